@@ -1,0 +1,97 @@
+// Products with quantized matrices, y[M, N] = x[M, K] · W[N, K]ᵀ (+ bias[N]), and the table of kernels that compute them.
+// docs/numerics.md says what each one means, to the bit where it can be.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "octavo/parallel.h"
+#include "octavo/quantize.h"
+#include "octavo/scheme.h"
+#include "octavo/status.h"
+#include "octavo/tensor.h"
+
+namespace octavo {
+
+// Sums of int8 products of this many terms fit in int32.
+inline constexpr std::int64_t kMaxIntegerK = 131071;
+
+enum class Op : std::uint8_t {
+  kLinear,         // floating-point x, quantized W (W8A16, W4A16)
+  kScaledMm,       // int8 x, int8 W, scales in the epilogue (W8A8)
+  kLinearW4A8,     // floating-point x, quantized per token and group; W of up to 4 bits
+  kLinearLlmInt8,  // floating-point x, int8 W, outliers in floating point
+};
+std::string_view to_string(Op op);
+
+// What a kernel is chosen by, together with the hardware.
+struct Problem {
+  Op op = Op::kLinear;
+  DType activation = DType::kFloat32;
+  DType weight = DType::kInt8;
+  WeightFormat format;
+  std::int64_t M = 0;
+  std::int64_t N = 0;
+  std::int64_t K = 0;
+  Device device;
+};
+
+// One row of the kernel table, as a user sees it.
+struct KernelInfo {
+  std::string_view name;     // <device>_<activation>_<weight>_<isa>
+  Op op;
+  DeviceType device;
+  std::string_view summary;  // one line: what it takes and how it works
+  Status usable;             // whether this machine can run it, and if not, why
+};
+
+// Every kernel of this build, in the order in which they are tried.
+std::vector<KernelInfo> list_kernels();
+
+// Why each row before the chosen one refused.
+struct Refusal {
+  std::string_view kernel;
+  std::string reason;
+};
+struct Selection {
+  std::string_view kernel;
+  std::vector<Refusal> refusals;
+};
+
+// The kernel that a problem runs on: the first row that supports it, or the one that OCTAVO_KERNEL names. A function of the
+// problem, the hardware and that variable alone. Fails when no row fits, with every row's reason.
+Result<Selection> select_kernel(const Problem& problem);
+
+// x [M, K] float32, float16 or bfloat16; w [N, K] in any format; bias [1, N] in any of x's types, or empty; y [M, N]
+// float32, float16 or bfloat16.
+Status linear(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+              Parallel& parallel = serial());
+
+// x [M, K] int8 with x_scale [M, 1] or [1, 1] float32; w [N, K] int8 with w_scale [N, 1] or [1, 1]; bias as above; y [M, N]
+// float32, float16, bfloat16; or int32, the raw sums, which takes neither scales nor bias. K <= kMaxIntegerK.
+Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixView& w, const MatrixView& w_scale,
+                 const MatrixView& bias, const MutableMatrixView& y, Parallel& parallel = serial());
+
+// y [M, N] bfloat16 = alpha · x [M, K] int8 · w [N, K]ᵀ int8.
+Status matmul(const MatrixView& x, const MatrixView& w, float alpha, const MutableMatrixView& y,
+              Parallel& parallel = serial());
+
+// W4A8: x is quantized per token and per group of w's format, integer sums per group, scaled and added in order of groups.
+Status linear_w4a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+                   Parallel& parallel = serial());
+
+// Which values of x stay out of the integer product.
+enum class OutlierRule : std::uint8_t {
+  kToken,  // decided for each row alone
+  kBatch,  // a column with an outlier in any row is one for all rows, as published
+};
+
+// LLM.int8(): |x| >= threshold are outliers, multiplied in float32 with the dequantized weights; threshold 0 has none.
+// w is int8, symmetric, per channel or tensor.
+Status linear_llm_int8(const MatrixView& x, const QuantizedWeight& w, float threshold, OutlierRule rule,
+                       const MatrixView& bias, const MutableMatrixView& y, Parallel& parallel = serial());
+
+}  // namespace octavo
