@@ -1,0 +1,62 @@
+"""Octavo: LLM weights in 8 and 4 bits, and products with them.
+
+octavo.quantize_model(model, "w8a16")        a model in memory
+octavo.load(path)                            a checkpoint that `octavo quantize` wrote
+QuantizedLinear.from_linear(linear)          one layer
+octavo.int8_gemm(x, q, scale)                one product
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .convert import Coverage, INT8Quantizer, quantize_model
+from .functional import (
+    calculate_quantization_error,
+    dequantize,
+    int8_gemm,
+    int8_gemm_torch,
+    matmul,
+    quantize_symmetric,
+    quantize_weight_per_channel,
+)
+from .load import load
+from .memory import MemoryFootprint, compare_memory_footprint
+from .modules import (
+    DynamicInt8Linear,
+    Int8Linear,
+    LLMInt8Linear,
+    QuantizedLinear,
+    W4A8Linear,
+    WeightOnlyInt8Linear,
+)
+from .perplexity import perplexity
+from .scheme import Scheme, parse_scheme
+
+try:
+    __version__ = version("octavo")
+except PackageNotFoundError:  # run from the source tree
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Coverage",
+    "DynamicInt8Linear",
+    "INT8Quantizer",
+    "Int8Linear",
+    "LLMInt8Linear",
+    "MemoryFootprint",
+    "QuantizedLinear",
+    "Scheme",
+    "W4A8Linear",
+    "WeightOnlyInt8Linear",
+    "calculate_quantization_error",
+    "compare_memory_footprint",
+    "dequantize",
+    "int8_gemm",
+    "int8_gemm_torch",
+    "load",
+    "matmul",
+    "parse_scheme",
+    "perplexity",
+    "quantize_model",
+    "quantize_symmetric",
+    "quantize_weight_per_channel",
+]

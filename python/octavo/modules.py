@@ -1,0 +1,359 @@
+"""Linear layers with quantized weights, in place of torch.nn.Linear."""
+
+import logging
+from functools import cache
+
+import torch
+from torch import nn
+
+from . import ops
+from .scheme import PER_CHANNEL, PER_TENSOR, Activation, Scheme, parse_scheme
+
+logger = logging.getLogger("octavo")
+
+_CLIPS = {"absmax": 0, "mse": 1, "percentile": 2}
+_RULES = {"token": 0, "batch": 1}
+_OPS = {"linear": 0, "scaled_mm": 1, "linear_w4a8": 2, "linear_llm_int8": 3}
+
+
+class QuantizedLinear(nn.Module):
+    """y = x · ŵᵀ + bias with a quantized weight: x [..., K] float32, float16 or bfloat16 → y [..., N] of x's dtype.
+
+    This class computes the weight-only schemes (w8a16, w4a16-g64-asym …); its subclasses those that quantize activations
+    too. QuantizedLinear.from_linear chooses the class that a scheme needs.
+
+    The state, all of it buffers but for the bias:
+        weight_int8  int8 [N, K], uint8 when the scheme is asymmetric; or, for schemes of up to 4 bits,
+        weight_int4  uint8 [N, ceil(K / 2)], two weights a byte, that of the lower k in the lower nibble, stored + 8 when
+                     symmetric
+        scale        float32 [N]; [N, ceil(K / group_size)] in groups; [1] per tensor. No cast of the module changes its
+                     dtype
+        zero_point   uint8, shaped like scale; asymmetric schemes only
+        bias         a parameter [N], or None
+
+    Args:
+        in_features, out_features: K and N.
+        bias: whether there is a bias.
+        scheme: one of those the class computes.
+        device, dtype: of the state; dtype is the bias's, and that of `weight`.
+
+    A new module has no weight yet: quantize_weights or load_state_dict gives it one. On the meta device it counts as
+    waiting to be filled from a checkpoint.
+    """
+
+    default_scheme = "w8a16"
+    _op = "linear"
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        scheme: str | Scheme | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        scheme = scheme or self.default_scheme
+        self.scheme = scheme if isinstance(scheme, Scheme) else parse_scheme(scheme)
+        needed = linear_class(self.scheme)
+        if needed._op != self._op:
+            raise ValueError(f"{type(self).__name__} does not compute {self.scheme}; {needed.__name__} does")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.dtype = dtype or torch.get_default_dtype()
+
+        N, K = out_features, in_features
+        group_size = self.scheme.group_size
+        scale_shape = (1,) if group_size == PER_TENSOR else (N,) if group_size < 0 else (N, self.scheme.groups(K))
+        weight_shape = (N, (K + 1) // 2) if self.scheme.packed else (N, K)
+        weight_dtype = torch.int8 if self.scheme.symmetric and not self.scheme.packed else torch.uint8
+        self.register_buffer(self._weight_name, torch.empty(weight_shape, dtype=weight_dtype, device=device))
+        self.register_buffer("scale", torch.empty(scale_shape, dtype=torch.float32, device=device))
+        zero_point = None if self.scheme.symmetric else torch.empty(scale_shape, dtype=torch.uint8, device=device)
+        self.register_buffer("zero_point", zero_point)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(N, dtype=self.dtype, device=device)) if bias else None)
+        self._has_weight = self.scale.is_meta
+        self._announced = False
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear: nn.Linear,
+        scheme: str | None = None,
+        *,
+        clip: str = "absmax",
+        percentile: float = 99.9,
+        **options,
+    ) -> "QuantizedLinear":
+        """A quantized copy of a Linear, on its device, which keeps (and shares) its bias.
+
+        Args:
+            linear: weight [N, K] float32, float16 or bfloat16.
+            scheme: QuantizedLinear takes any; a subclass, those that it computes. None: the class's default.
+            clip, percentile: see quantize_weights.
+            options: further arguments of the class that the scheme needs, such as LLMInt8Linear's threshold.
+
+        Raises:
+            ValueError: an unknown scheme, or one that the class does not compute.
+            RuntimeError: NaN or Inf in the weight.
+        """
+        return cls.from_weight(linear.weight, linear.bias, scheme, clip=clip, percentile=percentile, **options).train(
+            linear.training
+        )
+
+    @classmethod
+    def from_weight(
+        cls,
+        weight: torch.Tensor,
+        bias: nn.Parameter | None = None,
+        scheme: str | None = None,
+        *,
+        clip: str = "absmax",
+        percentile: float = 99.9,
+        **options,
+    ) -> "QuantizedLinear":
+        """from_linear for a bare weight [N, K] and bias [N]."""
+        parsed = parse_scheme(scheme or cls.default_scheme)
+        target = linear_class(parsed) if cls is QuantizedLinear else cls
+        N, K = weight.shape
+        # On the meta device first: the buffers are made once, by the quantizer.
+        module = target(K, N, bias=False, scheme=parsed, device="meta", dtype=weight.dtype, **options)
+        module._set_weight(weight, clip, percentile)
+        module.bias = bias
+        return module
+
+    def quantize_weights(self, weight: torch.Tensor, clip: str = "absmax", percentile: float = 99.9) -> None:
+        """Quantizes a weight [N, K] (float32, float16 or bfloat16) into this module, on the module's device.
+
+        Args:
+            clip: how the range that a scale covers is chosen: "absmax", all of it; "mse", what gives the least squared
+                error; "percentile", the given percentile of |w|.
+            percentile: in (0, 100].
+
+        Raises:
+            ValueError: another shape, or an unknown clip.
+            RuntimeError: NaN or Inf in the weight, with row and column.
+        """
+        expected = (self.out_features, self.in_features)
+        if tuple(weight.shape) != expected:
+            raise ValueError(f"expected a weight of shape {list(expected)}, not {list(weight.shape)}")
+        self._set_weight(weight if self.scale.is_meta else weight.to(self.scale.device), clip, percentile)
+
+    def _set_weight(self, weight: torch.Tensor, clip: str, percentile: float) -> None:
+        if clip not in _CLIPS:
+            raise ValueError(f"clip is one of {', '.join(_CLIPS)}, not {clip!r}")
+        scheme = self.scheme
+        q, scale, zero_point = torch.ops.octavo.quantize(
+            weight.detach().contiguous(),
+            scheme.num_bits,
+            scheme.symmetric,
+            scheme.group_size,
+            _CLIPS[clip],
+            percentile,
+            torch.float32,
+        )
+        setattr(self, self._weight_name, torch.ops.octavo.pack(q) if scheme.packed else q)
+        self.scale = scale.reshape(self.scale.shape)
+        if not scheme.symmetric:
+            self.zero_point = zero_point.reshape(self.scale.shape)
+        self._has_weight = True
+
+    @property
+    def _weight_name(self) -> str:
+        return "weight_int4" if self.scheme.packed else "weight_int8"
+
+    @property
+    def _q(self) -> torch.Tensor:
+        return getattr(self, self._weight_name)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The dequantized weight [N, K] in the module's dtype: computed at each access, for inspection and for code that
+        asks a Linear for its weight's dtype, device or shape."""
+        s = self.scheme
+        return torch.ops.octavo.dequantize(
+            self._q, self.scale, self.zero_point, s.num_bits, s.group_size, s.packed, self.in_features, self.dtype
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self._has_weight:
+            raise RuntimeError(
+                f"{type(self).__name__} has no weight yet: call quantize_weights, or load a state_dict, before the forward"
+            )
+        if not self._announced and not torch.compiler.is_compiling():
+            self._announced = True
+            shape = (self.out_features, self.in_features)
+            _announce_fallback(type(self).__name__, self._kernel(x.dtype), self.scheme, *shape, x.dtype)
+        return self._product(x)
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
+        s = self.scheme
+        return torch.ops.octavo.linear(
+            x, self._q, self.scale, self.zero_point, self.bias, s.num_bits, s.group_size, s.packed
+        )
+
+    def _kernel(self, dtype: torch.dtype) -> str:
+        """Name of the kernel that a product with one row of x of this dtype runs on; "" when there is none."""
+        if self.scale.is_meta:
+            return ""
+        s = self.scheme
+        shape = (1, self.out_features, self.in_features)
+        try:
+            return torch.ops.octavo.select_kernel(
+                _OPS[self._op], dtype, s.num_bits, s.symmetric, s.group_size, s.packed, *shape, self.scale.is_cuda
+            )
+        except RuntimeError:
+            return ""
+
+    def extra_repr(self) -> str:
+        kernel = self._kernel(self.dtype)
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
+            f"scheme={self.scheme}" + (f", kernel={kernel}" if kernel else "")
+        )
+
+    def _apply(self, fn, recurse=True):
+        # .half(), .to(dtype) and the like cast every floating-point tensor; scales follow to the device alone.
+        scale = self.scale
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=scale.device)).dtype
+        super()._apply(fn, recurse)
+        if self.scale.dtype != scale.dtype:
+            self.scale = scale.to(self.scale.device)
+        return self
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.scale = self.scale.float()  # with assign=True it has the dtype of the file
+        self._has_weight |= prefix + "scale" in state_dict
+
+
+class Int8Linear(QuantizedLinear):
+    """Weight-only INT8, one scale per output channel: scheme w8a16."""
+
+    def __init__(self, in_features, out_features, bias=False, scheme=None, **factory):
+        super().__init__(in_features, out_features, bias, scheme, **factory)
+        if self.scheme.text != self.default_scheme:
+            raise ValueError(
+                f"{type(self).__name__} computes {self.default_scheme}; use QuantizedLinear for {self.scheme}"
+            )
+
+
+class WeightOnlyInt8Linear(Int8Linear):
+    """Int8Linear under the name and with the constructor that textbooks use."""
+
+    @classmethod
+    def from_float(cls, linear: nn.Linear) -> "WeightOnlyInt8Linear":
+        """The same as from_linear."""
+        return cls.from_linear(linear)
+
+
+class _IntegerLinear(QuantizedLinear):
+    """Base of the modules that quantize their activations.
+
+    Their products have no gradient. With straight_through=True the backward pass treats the quantization of x as the
+    identity, dx = dy · ŵ; without, it raises RuntimeError.
+    """
+
+    def __init__(self, in_features, out_features, bias=True, scheme=None, *, straight_through=False, **factory):
+        super().__init__(in_features, out_features, bias, scheme, **factory)
+        self.straight_through = straight_through
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not (self.straight_through and torch.is_grad_enabled()):
+            return super().forward(x)
+        with torch.no_grad():
+            y = super().forward(x)
+        s = self.scheme
+        return ops.AttachGradient.apply(
+            x, self.bias, y, self._q, self.scale, self.zero_point, s.num_bits, s.group_size, s.packed
+        )
+
+
+class DynamicInt8Linear(_IntegerLinear):
+    """INT8 weights and activations, x quantized per token when the product is computed: schemes w8a8 and w8a8-tensor.
+
+    Args:
+        straight_through: whether the backward pass ignores the quantization of x; without, it raises RuntimeError.
+        (others as in QuantizedLinear)
+    """
+
+    default_scheme = "w8a8"
+    _op = "scaled_mm"
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
+        q, scale = torch.ops.octavo.quantize_per_token(x.reshape(-1, x.shape[-1]), PER_CHANNEL)
+        y = torch.ops.octavo.scaled_mm(q, self._q, scale, self.scale, self.bias, x.dtype)
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+
+class W4A8Linear(_IntegerLinear):
+    """Weights of up to 4 bits in groups, x quantized to int8 per token and group: schemes such as w4a8-g128.
+
+    Args:
+        straight_through: as in DynamicInt8Linear.
+        (others as in QuantizedLinear)
+    """
+
+    default_scheme = "w4a8-g128"
+    _op = "linear_w4a8"
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
+        s = self.scheme
+        return torch.ops.octavo.linear_w4a8(
+            x, self._q, self.scale, self.zero_point, self.bias, s.num_bits, s.group_size, s.packed
+        )
+
+
+class LLMInt8Linear(_IntegerLinear):
+    """LLM.int8() (Dettmers et al., 2022): INT8 weights and activations, the outliers of x multiplied in floating point.
+
+    Args:
+        threshold: |x| from which a value is an outlier; 0: none is.
+        rule: "token" decides for each row of x alone; "batch", as published, takes a column with any outlier out of every
+            row.
+        straight_through: as in DynamicInt8Linear.
+        (others as in QuantizedLinear)
+    """
+
+    default_scheme = "llm.int8"
+    _op = "linear_llm_int8"
+
+    def __init__(self, in_features, out_features, bias=True, scheme=None, *, threshold=6.0, rule="token", **options):
+        super().__init__(in_features, out_features, bias, scheme, **options)
+        if rule not in _RULES:
+            raise ValueError(f"rule is one of {', '.join(_RULES)}, not {rule!r}")
+        if not threshold >= 0:
+            raise ValueError(f"threshold is at least 0, not {threshold}")
+        self.threshold = float(threshold)
+        self.rule = rule
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.octavo.linear_llm_int8(x, self._q, self.scale, self.bias, self.threshold, _RULES[self.rule])
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, threshold={self.threshold:g}, rule={self.rule}"
+
+
+def linear_class(scheme: Scheme) -> type[QuantizedLinear]:
+    """The module that computes a scheme. Raises ValueError for static activation scales, which need calibration."""
+    if scheme.activation == Activation.INT8_STATIC:
+        raise ValueError(
+            f"{scheme} needs activation scales from a calibration, which this version does not do; use w8a8"
+        )
+    if scheme.activation == Activation.INT8_OUTLIERS:
+        return LLMInt8Linear
+    if scheme.activation == Activation.INT8_PER_TOKEN:
+        return W4A8Linear if scheme.packed else DynamicInt8Linear
+    return QuantizedLinear
+
+
+@cache
+def _announce_fallback(module: str, kernel: str, scheme: Scheme, N: int, K: int, dtype: torch.dtype) -> None:
+    """Says, once for each kind of product, that no kernel computes it on the quantized weight."""
+    if kernel.endswith("_dequantize_matmul"):
+        logger.info(
+            "%s %s [%d, %d] with %s activations runs on %s: the weight is dequantized, then multiplied by torch",
+            module, scheme, N, K, dtype, kernel,
+        )  # fmt: skip

@@ -1,0 +1,184 @@
+"""The operators as torch sees them: schemas, fake kernels, gradients, compilation."""
+
+import pytest
+import torch
+
+ops = torch.ops.octavo
+
+FLOATS = [torch.float32, torch.float16, torch.bfloat16]
+
+
+def quantized(N, K, num_bits=8, symmetric=True, group_size=-1, seed=0):
+    """weight float32 [N, K], and its q, scale, zero_point (None when symmetric)."""
+    weight = torch.randn(N, K, generator=torch.Generator().manual_seed(seed))
+    q, scale, zero_point = ops.quantize(weight, num_bits, symmetric, group_size, 0, 99.9, torch.float32)
+    return weight, q, scale, None if symmetric else zero_point
+
+
+def cases():
+    """Every operator with arguments that differ in what decides the shapes and dtypes of its results."""
+    weight = torch.randn(6, 40)
+    for symmetric, group_size in [(True, -1), (False, -1), (True, 0), (False, 0), (True, 16), (False, 16)]:
+        yield "quantize", (weight, 8, symmetric, group_size, 0, 99.9, torch.float32)
+    yield "quantize", (weight.half(), 4, False, 32, 1, 99.9, torch.float16)
+    _, q8, scale, _ = quantized(6, 41)
+    yield "dequantize", (q8, scale, None, 8, -1, False, 41, torch.bfloat16)
+    _, q4, group_scale, zero_point = quantized(6, 41, 4, False, 16)
+    packed = ops.pack(q4)
+    yield "dequantize", (packed, group_scale, zero_point, 4, 16, True, 41, torch.float32)
+    yield "pack", (q4,)
+    yield "pack", (quantized(6, 40, 4)[1],)
+    yield "unpack", (packed, 41, False)
+    yield "unpack", (packed, 42, True)
+    x = torch.randn(2, 3, 41)
+    bias = torch.randn(6)
+    yield "quantize_per_token", (x.half(), -1)
+    yield "quantize_per_token", (x, 16)
+    yield "linear", (x, q8, scale, None, bias, 8, -1, False)
+    yield "linear", (x[0].bfloat16(), packed, group_scale, zero_point, None, 4, 16, True)
+    yield "linear_w4a8", (x.half(), packed, group_scale, zero_point, bias.half(), 4, 16, True)
+    yield "linear_llm_int8", (x, q8, scale, bias, 1.0, 0)
+    yield "linear_llm_int8", (x.half(), q8, scale, None, 1.0, 1)
+    xq, x_scale = ops.quantize_per_token(x[0], -1)
+    for dtype in [*FLOATS, torch.int32]:
+        yield "scaled_mm", (xq, q8, x_scale, scale, None, dtype)
+    yield "matmul", (xq, q8, 0.5)
+
+
+CASES = list(cases())
+
+
+@pytest.mark.parametrize(("name", "args"), CASES, ids=[f"{name}-{i}" for i, (name, _) in enumerate(CASES)])
+def test_opcheck(name, args):
+    torch.library.opcheck(getattr(ops, name).default, args)
+
+
+def test_every_operator_with_tensors_is_checked():
+    takes_tensors = set()
+    for schema in torch._C._jit_get_all_schemas():
+        namespace, _, name = schema.name.partition("::")
+        if namespace == "octavo" and any(isinstance(arg.type, torch.TensorType) for arg in schema.arguments):
+            takes_tensors.add(name)
+    assert takes_tensors <= {name for name, _ in CASES}
+
+
+def test_opcheck_of_linear_with_gradients():
+    _, q, scale, _ = quantized(6, 40)
+    x = torch.randn(3, 40, requires_grad=True)
+    bias = torch.randn(6, requires_grad=True)
+    torch.library.opcheck(ops.linear.default, (x, q, scale, None, bias, 8, -1, False))
+
+
+@pytest.mark.parametrize("num_bits,group_size,symmetric", [(8, -1, True), (8, 0, False), (4, 16, False)])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_gradient_of_linear_is_that_of_the_dequantized_weight(dtype, num_bits, group_size, symmetric):
+    _, q, scale, zero_point = quantized(8, 40, num_bits, symmetric, group_size)
+    x = torch.randn(2, 3, 40).to(dtype).requires_grad_()
+    bias = torch.randn(8).to(dtype).requires_grad_()
+    y = ops.linear(x, q, scale, zero_point, bias, num_bits, group_size, False)
+    grad = torch.randn(2, 3, 8).to(dtype)
+    y.backward(grad)
+
+    restored = ops.dequantize(q, scale, zero_point, num_bits, group_size, False, 40, dtype)
+    torch.testing.assert_close(x.grad, grad @ restored)
+    torch.testing.assert_close(bias.grad, grad.reshape(-1, 8).sum(0))
+
+
+@pytest.mark.parametrize("name", ["linear_w4a8", "linear_llm_int8", "scaled_mm"])
+def test_integer_products_refuse_a_gradient(name):
+    x = torch.randn(3, 32, requires_grad=True)
+    _, q, scale, _ = quantized(8, 32)
+    if name == "linear_w4a8":
+        _, q, scale, _ = quantized(8, 32, 4, group_size=16)
+        y = ops.linear_w4a8(x, ops.pack(q), scale, None, None, 4, 16, True)
+    elif name == "linear_llm_int8":
+        y = ops.linear_llm_int8(x, q, scale, None, 6.0, 0)
+    else:
+        xq, x_scale = ops.quantize_per_token(x, -1)
+        y = ops.scaled_mm(xq, q, x_scale, scale, None, torch.float32)
+    with pytest.raises(RuntimeError, match="straight_through=True"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("K", [1, 2, 7, 64])
+def test_unpack_is_the_inverse_of_pack(K, symmetric):
+    q = torch.randint(-8, 8, (5, K), dtype=torch.int8) if symmetric else torch.randint(0, 16, (5, K), dtype=torch.uint8)
+    packed = ops.pack(q)
+    assert packed.shape == (5, (K + 1) // 2)
+    unpacked = ops.unpack(packed, K, symmetric)
+    assert unpacked.dtype == q.dtype
+    assert torch.equal(unpacked, q)
+
+
+def test_pack_puts_the_lower_k_in_the_low_nibble():
+    assert ops.pack(torch.tensor([[1, 2, 15]], dtype=torch.uint8)).tolist()[0][0] == 0x21
+    assert ops.pack(torch.tensor([[-8, 7]], dtype=torch.int8)).tolist() == [[0xF0]]
+
+
+@pytest.mark.parametrize("K", [7, 64, 100])
+def test_integer_sums_are_exact(K):
+    x = torch.randint(-128, 128, (5, K), dtype=torch.int8)
+    w = torch.randint(-128, 128, (9, K), dtype=torch.int8)
+    one = torch.ones(1)
+    expected = x.long() @ w.long().t()
+    assert torch.equal(ops.scaled_mm(x, w, one, one, None, torch.int32).long(), expected)
+    assert torch.equal(ops.matmul(x, w, 0.5), (expected.float() * 0.5).bfloat16())
+
+
+def test_scaled_mm_takes_scales_of_every_documented_shape():
+    x = torch.randint(-128, 128, (5, 32), dtype=torch.int8)
+    w = torch.randint(-128, 128, (9, 32), dtype=torch.int8)
+    x_scale, w_scale = torch.rand(5) + 0.5, torch.rand(9) + 0.5
+    expected = (x.long() @ w.long().t()).float() * w_scale * x_scale[:, None]
+    for xs in (x_scale, x_scale[:, None]):
+        for ws in (w_scale, w_scale[:, None]):
+            assert torch.equal(ops.scaled_mm(x, w, xs, ws, None, torch.float32), expected)
+    half = torch.tensor(0.5)
+    expected = (x.long() @ w.long().t()).float() * 0.5 * 0.5
+    assert torch.equal(ops.scaled_mm(x, w, half, half.reshape(1), None, torch.float32), expected)
+
+
+def test_non_finite_weight_is_named():
+    weight = torch.randn(4, 8)
+    weight[2, 5] = float("nan")
+    with pytest.raises(RuntimeError, match=r"2.*5"):
+        ops.quantize(weight, 8, True, -1, 0, 99.9, torch.float32)
+
+
+def test_a_row_of_x_with_nan_gives_a_row_of_nan():
+    _, q, scale, _ = quantized(4, 16)
+    x = torch.randn(3, 16)
+    x[1, 3] = float("inf")
+    xq, x_scale = ops.quantize_per_token(x, -1)
+    assert torch.isnan(x_scale).flatten().tolist() == [False, True, False]
+    y = ops.scaled_mm(xq, q, x_scale, scale, None, torch.float32)
+    assert torch.isnan(y).all(dim=1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("shape", [(40,), (0, 40), (2, 0, 40), (1, 40), (2, 3, 4, 40)])
+def test_linear_takes_any_leading_dimensions(shape):
+    weight, q, scale, _ = quantized(6, 40)
+    x = torch.randn(shape)
+    y = ops.linear(x, q, scale, None, None, 8, -1, False)
+    assert y.shape == (*shape[:-1], 6)
+    restored = ops.dequantize(q, scale, None, 8, -1, False, 40, torch.float32)
+    torch.testing.assert_close(y, x @ restored.t(), rtol=1e-4, atol=1e-4)
+
+
+def test_linear_takes_strided_x():
+    _, q, scale, _ = quantized(6, 40)
+    x = torch.randn(40, 7).t()
+    assert torch.equal(
+        ops.linear(x, q, scale, None, None, 8, -1, False), ops.linear(x.contiguous(), q, scale, None, None, 8, -1, False)
+    )
+
+
+def test_wrong_shapes_are_errors():
+    _, q, scale, _ = quantized(6, 40)
+    with pytest.raises(RuntimeError):
+        ops.linear(torch.randn(2, 39), q, scale, None, None, 8, -1, False)
+    with pytest.raises(RuntimeError):
+        ops.linear(torch.randn(2, 40), q, scale[:5], None, None, 8, -1, False)
+    with pytest.raises(RuntimeError):
+        ops.linear(torch.randn(2, 40), q, scale, None, torch.randn(7), 8, -1, False)
