@@ -41,7 +41,7 @@ struct Problem {
 
 // One row of the kernel table, as a user sees it.
 struct KernelInfo {
-  std::string_view name;     // <device>_<activation>_<weight>_<isa>
+  std::string_view name;  // <device>_<activation>_<weight>_<isa>
   Op op;
   DeviceType device;
   std::string_view summary;  // one line: what it takes and how it works

@@ -69,9 +69,9 @@ Status dequantize(const QuantizedWeight& w, const MutableMatrixView& out, Parall
 
 // Sums from which the error metrics follow; sums of blocks of rows add up in ascending order of rows.
 struct ErrorSums {
-  double squared_signal = 0;     // Σ w²
-  double squared_error = 0;      // Σ (w - ŵ)²
-  double absolute_error = 0;     // Σ |w - ŵ|
+  double squared_signal = 0;  // Σ w²
+  double squared_error = 0;   // Σ (w - ŵ)²
+  double absolute_error = 0;  // Σ |w - ŵ|
   double max_absolute_error = 0;
   std::int64_t count = 0;
 
@@ -99,8 +99,5 @@ Status unpack_int4(const MatrixView& packed, const MutableMatrixView& q, Paralle
 // one a row, or one a row and group of group_size. A slice with NaN or Inf gets scale NaN and q = 0.
 Status quantize_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
                           const MutableMatrixView& scale, Parallel& parallel = serial());
-
-// The same with one given scale: NaN becomes 0, what exceeds the range saturates.
-Status quantize_static(const MatrixView& x, float scale, const MutableMatrixView& q, Parallel& parallel = serial());
 
 }  // namespace octavo

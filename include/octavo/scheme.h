@@ -36,10 +36,10 @@ struct WeightFormat {
 };
 
 enum class Activation : std::uint8_t {
-  kFloat,          // fp32, fp16 or bf16 as they come
-  kInt8PerToken,   // one scale a row (with grouped weights: a row and group), taken when the product is computed
-  kInt8Static,     // one calibrated scale
-  kInt8Outliers,   // LLM.int8(): per token, values at or above a threshold stay floating point (Dettmers et al., 2022)
+  kFloat,         // fp32, fp16 or bf16 as they come
+  kInt8PerToken,  // one scale a row (with grouped weights: a row and group), taken when the product is computed
+  kInt8Static,    // one calibrated scale
+  kInt8Outliers,  // LLM.int8(): per token, values at or above a threshold stay floating point (Dettmers et al., 2022)
 };
 
 struct Scheme {

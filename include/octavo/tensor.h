@@ -79,10 +79,11 @@ struct BasicMatrixView {
 
   BasicMatrixView() = default;
   // A contiguous matrix.
-  BasicMatrixView(Byte* data, DType dtype, std::int64_t rows, std::int64_t cols)
-      : BasicMatrixView(data, dtype, rows, cols, row_bytes(dtype, cols)) {}
-  BasicMatrixView(Byte* data, DType dtype, std::int64_t rows, std::int64_t cols, std::int64_t stride, Device device = {})
-      : data(data), dtype(dtype), rows(rows), cols(cols), stride(stride), device(device) {}
+  BasicMatrixView(Byte* data_, DType dtype_, std::int64_t rows_, std::int64_t cols_)
+      : BasicMatrixView(data_, dtype_, rows_, cols_, row_bytes(dtype_, cols_)) {}
+  BasicMatrixView(Byte* data_, DType dtype_, std::int64_t rows_, std::int64_t cols_, std::int64_t stride_,
+                  Device device_ = {})
+      : data(data_), dtype(dtype_), rows(rows_), cols(cols_), stride(stride_), device(device_) {}
 
   bool empty() const { return rows == 0 || cols == 0; }
 

@@ -9,9 +9,9 @@
 
 namespace octavo {
 
-#define OCTAVO_ERROR_MAKER(function, code)                                    \
-  template <class... Args>                                                    \
-  Status function(fmt::format_string<Args...> format, Args&&... args) {       \
+#define OCTAVO_ERROR_MAKER(function, code)                                       \
+  template <class... Args>                                                       \
+  Status function(fmt::format_string<Args...> format, Args&&... args) {          \
     return {StatusCode::code, fmt::format(format, std::forward<Args>(args)...)}; \
   }
 

@@ -7,11 +7,11 @@
 #define OCTAVO_CONCAT(a, b) OCTAVO_CONCAT_(a, b)
 
 // Returns the Status of an expression from the enclosing function unless it is ok.
-#define OCTAVO_RETURN_IF_ERROR(expression)                                      \
-  do {                                                                          \
-    if (::octavo::Status octavo_status = (expression); !octavo_status.ok()) {   \
-      return octavo_status;                                                     \
-    }                                                                           \
+#define OCTAVO_RETURN_IF_ERROR(expression)                                    \
+  do {                                                                        \
+    if (::octavo::Status octavo_status = (expression); !octavo_status.ok()) { \
+      return octavo_status;                                                   \
+    }                                                                         \
   } while (false)
 
 // OCTAVO_ASSIGN_OR_RETURN(auto x, f()): x is f()'s value, or its error is returned from the enclosing function.

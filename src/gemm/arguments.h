@@ -1,0 +1,18 @@
+// What a kernel is called with. Checked before: a kernel may rely on every shape, dtype and device being right.
+#pragma once
+
+#include "octavo/gemm.h"
+
+namespace octavo {
+
+struct Arguments {
+  MatrixView x;         // [M, K]
+  MatrixView x_scale;   // [M, 1] or [1, 1] float32; scaled_mm only
+  QuantizedWeight w;    // [N, K]; scaled_mm takes per channel or per tensor
+  MatrixView bias;      // [1, N], or empty
+  MutableMatrixView y;  // [M, N]
+  float threshold = 0;  // linear_llm_int8 only
+  OutlierRule rule = OutlierRule::kToken;
+};
+
+}  // namespace octavo

@@ -1,0 +1,89 @@
+#include "gemm/check.h"
+
+#include <cmath>
+
+#include "core/error.h"
+#include "core/macros.h"
+#include "quantize/check.h"
+
+namespace octavo {
+namespace {
+
+Status check_shapes(const Arguments& a) {
+  const MatrixView& q = a.w.q;
+  if (a.x.cols != q.cols) {
+    return invalid("x is [{}, {}] and the weight [{}, {}]: their K differ", a.x.rows, a.x.cols, q.rows, q.cols);
+  }
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(as_const(a.y), "y"));
+  if (a.y.rows != a.x.rows || a.y.cols != q.rows) {
+    return invalid("y is [{}, {}]; it must be [{}, {}]", a.y.rows, a.y.cols, a.x.rows, q.rows);
+  }
+  if (a.bias.data == nullptr) return {};
+  OCTAVO_RETURN_IF_ERROR(check_float(a.bias, "bias"));
+  if (a.bias.rows != 1 || a.bias.cols != q.rows) {
+    return invalid("bias is [{}, {}]; it must be [1, {}]", a.bias.rows, a.bias.cols, q.rows);
+  }
+  return {};
+}
+
+Status check_integer_range(std::int64_t K) {
+  if (K <= kMaxIntegerK) return {};
+  return unsupported("K = {} is above {}, up to which sums of int8 products are exact in int32; use a weight-only scheme", K,
+                     kMaxIntegerK);
+}
+
+// One scale, or one a row of `rows`.
+Status check_scale(const MatrixView& scale, std::string_view name, std::int64_t rows) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(scale, name));
+  if (scale.dtype != DType::kFloat32) return invalid("{} is {}; it must be float32", name, to_string(scale.dtype));
+  if (scale.cols == 1 && (scale.rows == rows || scale.rows == 1)) return {};
+  return invalid("{} is [{}, {}]; it must be [{}, 1] or [1, 1]", name, scale.rows, scale.cols, rows);
+}
+
+Status check_float_operands(const Arguments& a) {
+  OCTAVO_RETURN_IF_ERROR(check_weight(a.w));
+  OCTAVO_RETURN_IF_ERROR(check_float(a.x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_float(as_const(a.y), "y"));
+  return check_shapes(a);
+}
+
+}  // namespace
+
+Status check_linear(const Arguments& a) { return check_float_operands(a); }
+
+Status check_scaled_mm(const Arguments& a) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(a.x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(a.w.q, "w"));
+  if (a.x.dtype != DType::kInt8) return invalid("x is {}; it must be int8", to_string(a.x.dtype));
+  if (a.w.q.dtype != DType::kInt8) return invalid("w is {}; it must be int8", to_string(a.w.q.dtype));
+  OCTAVO_RETURN_IF_ERROR(check_integer_range(a.x.cols));
+  OCTAVO_RETURN_IF_ERROR(check_shapes(a));
+  if (a.y.dtype == DType::kInt32) {
+    if (a.bias.data != nullptr) return invalid("int32 output is the raw sums; it takes no bias");
+    return {};
+  }
+  OCTAVO_RETURN_IF_ERROR(check_float(as_const(a.y), "y"));
+  OCTAVO_RETURN_IF_ERROR(check_scale(a.x_scale, "x_scale", a.x.rows));
+  return check_scale(a.w.scale, "w_scale", a.w.q.rows);
+}
+
+Status check_linear_w4a8(const Arguments& a) {
+  if (a.w.format.num_bits > 4 || a.w.format.group_size <= 0) {
+    return invalid("W4A8 takes weights of 2 to 4 bits in groups, not {} bits with group_size {}", a.w.format.num_bits,
+                   a.w.format.group_size);
+  }
+  OCTAVO_RETURN_IF_ERROR(check_integer_range(std::min(a.x.cols, a.w.format.group_size)));
+  return check_float_operands(a);
+}
+
+Status check_linear_llm_int8(const Arguments& a) {
+  const WeightFormat& format = a.w.format;
+  if (format.num_bits != 8 || !format.symmetric || format.group_size > 0) {
+    return invalid("llm.int8 takes symmetric 8-bit weights, one scale a channel or tensor");
+  }
+  if (!(a.threshold >= 0)) return invalid("the threshold is {}; it must be 0 (no outliers) or positive", a.threshold);
+  OCTAVO_RETURN_IF_ERROR(check_integer_range(a.x.cols));
+  return check_float_operands(a);
+}
+
+}  // namespace octavo

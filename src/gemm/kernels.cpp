@@ -1,0 +1,110 @@
+#include "gemm/kernels.h"
+
+#include <cstdlib>
+
+#include "core/cpu_features.h"
+#include "core/error.h"
+#include "core/macros.h"
+#include "gemm/cpu/s8_w8_avx2.h"
+#include "gemm/reference.h"
+
+namespace octavo {
+namespace {
+
+Status anywhere() { return {}; }
+
+Status needs_avx2() {
+  if (cpu_features().avx2) return {};
+  return unsupported("this processor has no AVX2");
+}
+
+std::string any_problem(const Problem&) { return {}; }
+
+std::string needs_bytes(const Problem& p) {
+  return bits_of(p.weight) == 4 ? fmt::format("weights are {}, it reads one a byte", to_string(p.weight)) : "";
+}
+
+std::string needs_nibbles(const Problem& p) {
+  return bits_of(p.weight) == 8 ? fmt::format("weights are {}, it reads two a byte", to_string(p.weight)) : "";
+}
+
+constexpr DeviceType kCpu = DeviceType::kCpu;
+
+const Kernel kTable[] = {
+    {"cpu_float_w8_reference", Op::kLinear, kCpu, "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64", anywhere,
+     needs_bytes, reference::linear},
+    {"cpu_float_w4_reference", Op::kLinear, kCpu, "fp32, fp16 or bf16 x, weights two a byte: plain loops in fp64", anywhere,
+     needs_nibbles, reference::linear},
+#if defined(__x86_64__)
+    {"cpu_s8_w8_avx2", Op::kScaledMm, kCpu, "int8 x int8, row-major: sign extension and VPMADDWD", needs_avx2, any_problem,
+     cpu_s8_w8_avx2},
+#endif
+    {"cpu_s8_w8_reference", Op::kScaledMm, kCpu, "int8 x int8: plain loops", anywhere, any_problem, reference::scaled_mm},
+    {"cpu_s8g_w4_reference", Op::kLinearW4A8, kCpu, "x quantized per token and group: plain loops", anywhere, any_problem,
+     reference::linear_w4a8},
+    {"cpu_llmint8_w8_reference", Op::kLinearLlmInt8, kCpu, "int8 product and outliers in fp32: plain loops", anywhere,
+     any_problem, reference::linear_llm_int8},
+};
+
+// Why a row does not run the problem; empty when it does.
+std::string reason_against(const Kernel& kernel, const Problem& problem) {
+  if (kernel.op != problem.op) return fmt::format("it computes {}", to_string(kernel.op));
+  if (kernel.device != problem.device.type) return "it runs on another device";
+  if (const Status usable = kernel.usable(); !usable.ok()) return usable.message();
+  return kernel.refuses(problem);
+}
+
+const Kernel* row_named(std::string_view name) {
+  for (const Kernel& kernel : kTable) {
+    if (kernel.name == name) return &kernel;
+  }
+  return nullptr;
+}
+
+// The kernel that OCTAVO_KERNEL names, if it computes this operation; a name forces only the products it can be meant for.
+Result<const Kernel*> forced_kernel(const Problem& problem) {
+  const char* name = std::getenv("OCTAVO_KERNEL");
+  if (name == nullptr || *name == '\0') return static_cast<const Kernel*>(nullptr);
+  const Kernel* kernel = row_named(name);
+  if (kernel == nullptr) return not_found("OCTAVO_KERNEL={} names no kernel; `octavo kernels` lists them", name);
+  if (kernel->op != problem.op || kernel->device != problem.device.type) return static_cast<const Kernel*>(nullptr);
+  if (const std::string reason = reason_against(*kernel, problem); !reason.empty()) {
+    return unsupported("OCTAVO_KERNEL={} cannot run this: {}", name, reason);
+  }
+  return kernel;
+}
+
+}  // namespace
+
+std::span<const Kernel> kernel_table() { return kTable; }
+
+Result<const Kernel*> find_kernel(const Problem& problem, std::vector<Refusal>* refusals) {
+  OCTAVO_ASSIGN_OR_RETURN(const Kernel* forced, forced_kernel(problem));
+  if (forced != nullptr) return forced;
+  std::string all;
+  for (const Kernel& kernel : kTable) {
+    if (kernel.op != problem.op || kernel.device != problem.device.type) continue;
+    std::string reason = reason_against(kernel, problem);
+    if (reason.empty()) return &kernel;
+    all += fmt::format("; {}: {}", kernel.name, reason);
+    if (refusals != nullptr) refusals->push_back({kernel.name, std::move(reason)});
+  }
+  return unsupported("no kernel computes {} for M={}, N={}, K={}, {} x {}{}", to_string(problem.op), problem.M, problem.N,
+                     problem.K, to_string(problem.activation), to_string(problem.weight), all);
+}
+
+std::vector<KernelInfo> list_kernels() {
+  std::vector<KernelInfo> rows;
+  for (const Kernel& kernel : kTable)
+    rows.push_back({kernel.name, kernel.op, kernel.device, kernel.summary, kernel.usable()});
+  return rows;
+}
+
+Result<Selection> select_kernel(const Problem& problem) {
+  Selection selection;
+  OCTAVO_ASSIGN_OR_RETURN(const Kernel* kernel, find_kernel(problem, &selection.refusals));
+  selection.kernel = kernel->name;
+  return selection;
+}
+
+}  // namespace octavo

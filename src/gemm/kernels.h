@@ -1,0 +1,26 @@
+// The kernel table: one row per kernel, best first. Nothing is chosen anywhere else.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "gemm/arguments.h"
+
+namespace octavo {
+
+struct Kernel {
+  std::string_view name;
+  Op op;
+  DeviceType device;
+  std::string_view summary;
+  Status (*usable)();                              // whether this machine can run it
+  std::string (*refuses)(const Problem& problem);  // why not this problem; empty when it can
+  void (*run)(const Arguments& a, Parallel& parallel);
+};
+
+std::span<const Kernel> kernel_table();
+
+// The row that `problem` runs on; see select_kernel().
+Result<const Kernel*> find_kernel(const Problem& problem, std::vector<Refusal>* refusals = nullptr);
+
+}  // namespace octavo

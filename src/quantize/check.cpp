@@ -1,0 +1,119 @@
+#include "quantize/check.h"
+
+#include <cmath>
+
+#include "core/error.h"
+#include "core/macros.h"
+#include "quantize/reference.h"
+
+namespace octavo {
+namespace {
+
+Status check_shape(const MatrixView& m, std::string_view name, std::int64_t rows, std::int64_t cols) {
+  if (m.rows == rows && m.cols == cols) return {};
+  return invalid("{} has shape [{}, {}]; it must be [{}, {}]", name, m.rows, m.cols, rows, cols);
+}
+
+Status check_dtype(const MatrixView& m, std::string_view name, DType dtype) {
+  if (m.dtype == dtype) return {};
+  return invalid("{} is {}; it must be {}", name, to_string(m.dtype), to_string(dtype));
+}
+
+}  // namespace
+
+Status check_on_cpu(const MatrixView& m, std::string_view name) {
+  if (m.device.type != DeviceType::kCpu) return invalid("{} is on a CUDA device; this function takes CPU memory", name);
+  if (m.rows < 0 || m.cols < 0) return invalid("{} has shape [{}, {}]", name, m.rows, m.cols);
+  if (m.data == nullptr && !m.empty()) return invalid("{} has no data", name);
+  return {};
+}
+
+Status check_float(const MatrixView& m, std::string_view name) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(m, name));
+  if (!is_float(m.dtype) || m.dtype == DType::kFloat64) {
+    return invalid("{} is {}; it must be float32, float16 or bfloat16", name, to_string(m.dtype));
+  }
+  return {};
+}
+
+Status check_weight(const QuantizedWeight& w) {
+  const WeightFormat& format = w.format;
+  if (format.num_bits < 2 || format.num_bits > 8) return invalid("weights have 2 to 8 bits, not {}", format.num_bits);
+  if (format.group_size < kPerChannel) return invalid("{} is not a group size", format.group_size);
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(w.q, "q"));
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(w.scale, "scale"));
+  const bool packed = bits_of(w.q.dtype) == 4;
+  if (packed && format.num_bits > 4)
+    return invalid("q is packed two a byte, which holds up to 4 bits, not {}", format.num_bits);
+  OCTAVO_RETURN_IF_ERROR(check_dtype(w.q, "q", storage_dtype(format, packed)));
+  const std::int64_t scale_rows = format.group_size == kPerTensor ? 1 : w.q.rows;
+  const std::int64_t scale_cols = format.groups(w.q.cols);
+  OCTAVO_RETURN_IF_ERROR(check_dtype(w.scale, "scale", DType::kFloat32));
+  OCTAVO_RETURN_IF_ERROR(check_shape(w.scale, "scale", scale_rows, scale_cols));
+  if (format.symmetric) return {};
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(w.zero_point, "zero_point"));
+  OCTAVO_RETURN_IF_ERROR(check_dtype(w.zero_point, "zero_point", DType::kUInt8));
+  return check_shape(w.zero_point, "zero_point", scale_rows, scale_cols);
+}
+
+Status check_quantize(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out) {
+  OCTAVO_RETURN_IF_ERROR(check_float(w, "weight"));
+  OCTAVO_RETURN_IF_ERROR(check_weight(as_const(out)));
+  OCTAVO_RETURN_IF_ERROR(check_shape(as_const(out.q), "q", w.rows, w.cols));
+  if (!(options.percentile > 0 && options.percentile <= 100)) {
+    return invalid("percentile is {}; it must be above 0 and at most 100", options.percentile);
+  }
+  if (!is_float(options.scale_dtype) || options.scale_dtype == DType::kFloat64) {
+    return invalid("scales are stored as float32, float16 or bfloat16, not {}", to_string(options.scale_dtype));
+  }
+  if (options.tensor_range) {
+    if (out.format.group_size != kPerTensor || options.clip != Clip::kAbsmax) {
+      return invalid("a tensor_range goes with scales per tensor and absmax");
+    }
+    const Range range = *options.tensor_range;
+    if (!(range.lo <= 0 && range.hi >= 0 && std::isfinite(range.lo) && std::isfinite(range.hi))) {
+      return invalid("tensor_range [{}, {}] must be finite and include 0", range.lo, range.hi);
+    }
+  }
+  return {};
+}
+
+Status check_dequantize(const QuantizedWeight& w, const MutableMatrixView& out) {
+  OCTAVO_RETURN_IF_ERROR(check_weight(w));
+  OCTAVO_RETURN_IF_ERROR(check_float(as_const(out), "output"));
+  return check_shape(as_const(out), "output", w.q.rows, w.q.cols);
+}
+
+Status check_errors(const MatrixView& original, const QuantizedWeight& w) {
+  OCTAVO_RETURN_IF_ERROR(check_weight(w));
+  OCTAVO_RETURN_IF_ERROR(check_float(original, "original"));
+  return check_shape(original, "original", w.q.rows, w.q.cols);
+}
+
+Status check_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
+                       const MutableMatrixView& scale) {
+  OCTAVO_RETURN_IF_ERROR(check_float(x, "x"));
+  if (group_size != kPerChannel && group_size < 1) return invalid("{} is not a group size", group_size);
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(as_const(q), "q"));
+  OCTAVO_RETURN_IF_ERROR(check_dtype(as_const(q), "q", DType::kInt8));
+  OCTAVO_RETURN_IF_ERROR(check_shape(as_const(q), "q", x.rows, x.cols));
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(as_const(scale), "scale"));
+  OCTAVO_RETURN_IF_ERROR(check_dtype(as_const(scale), "scale", DType::kFloat32));
+  const WeightFormat groups = {8, true, group_size};
+  return check_shape(as_const(scale), "scale", x.rows, groups.groups(x.cols));
+}
+
+Status not_finite(const MatrixView& w, std::int64_t n) {
+  for (std::int64_t k = 0; k < w.cols; ++k) {
+    const float value = reference::element(w, n, k);
+    if (!std::isfinite(value)) {
+      return invalid("element [{}, {}] is {}; weights must be finite", n, k,
+                     std::isnan(value) ? "NaN"
+                     : value > 0       ? "Inf"
+                                       : "-Inf");
+    }
+  }
+  return {};
+}
+
+}  // namespace octavo

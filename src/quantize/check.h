@@ -1,0 +1,26 @@
+// Whether the arguments of quantize.h's functions fit together.
+#pragma once
+
+#include "octavo/quantize.h"
+
+namespace octavo {
+
+Status check_quantize(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out);
+Status check_dequantize(const QuantizedWeight& w, const MutableMatrixView& out);
+Status check_errors(const MatrixView& original, const QuantizedWeight& w);
+Status check_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
+                       const MutableMatrixView& scale);
+
+// Whether q, scale and zero_point of w agree with its format.
+Status check_weight(const QuantizedWeight& w);
+
+// The matrix is where the function runs, and not null unless it is empty.
+Status check_on_cpu(const MatrixView& m, std::string_view name);
+
+// float32, float16 or bfloat16.
+Status check_float(const MatrixView& m, std::string_view name);
+
+// The error for the first NaN or Inf in row n of w.
+Status not_finite(const MatrixView& w, std::int64_t n);
+
+}  // namespace octavo

@@ -1,0 +1,45 @@
+// A row of a quantized weight, slice by slice: what the loops over rows in this folder share.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "octavo/quantize.h"
+#include "quantize/int4.h"
+#include "quantize/scale.h"
+
+namespace octavo {
+
+inline std::int64_t slice_length(const WeightFormat& format, std::int64_t K) {
+  return format.group_size > 0 ? format.group_size : std::max<std::int64_t>(K, 1);
+}
+
+inline ScaleZero scale_zero(const QuantizedWeight& w, std::int64_t n, std::int64_t g) {
+  const std::int64_t row = w.format.group_size == kPerTensor ? 0 : n;
+  return {w.scale.row<float>(row)[g],
+          w.format.symmetric ? 0.0f : static_cast<float>(w.zero_point.row<std::uint8_t>(row)[g])};
+}
+
+// Gives rows of q one a byte, unpacking into its own buffer where they are packed.
+class RowReader {
+ public:
+  explicit RowReader(const QuantizedWeight& w) : w_(w) {
+    if (bits_of(w.q.dtype) == 4) buffer_.resize(static_cast<std::size_t>(w.q.cols));
+  }
+
+  const std::uint8_t* operator()(std::int64_t n) {
+    if (bits_of(w_.q.dtype) == 8) return w_.q.row<std::uint8_t>(n);
+    unpack_row_int4(w_.q.row<std::uint8_t>(n), 0, w_.q.cols, w_.format.symmetric ? 8 : 0, buffer_.data());
+    return buffer_.data();
+  }
+
+ private:
+  const QuantizedWeight& w_;
+  std::vector<std::uint8_t> buffer_;
+};
+
+// Rows per piece of parallel work, so that a piece is worth handing to a thread.
+inline std::int64_t row_grain(std::int64_t K) { return std::max<std::int64_t>(1, 65536 / std::max<std::int64_t>(K, 1)); }
+
+}  // namespace octavo
