@@ -57,7 +57,8 @@ double squared_error(const MatrixView& w, const Block& block, ScaleZero s, const
 
 Range clipped(const MatrixView& w, const Block& block, const Range& full, const QuantizeOptions& options,
               const WeightFormat& format) {
-  if (options.clip == Clip::kPercentile) {
+  const bool empty = block.row_begin == block.row_end || block.k_begin == block.k_end;
+  if (options.clip == Clip::kPercentile && !empty) {
     std::vector<float> magnitudes;
     for (std::int64_t n = block.row_begin; n < block.row_end; ++n) {
       for (std::int64_t k = block.k_begin; k < block.k_end; ++k) magnitudes.push_back(std::fabs(element(w, n, k)));
