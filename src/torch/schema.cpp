@@ -1,0 +1,28 @@
+// Every operator of the octavo namespace. Group sizes: kPerTensor (0), kPerChannel (-1), or N; `packed` weights hold two
+// integers a byte. Fake kernels and gradients are in python/octavo/ops.py.
+#include "torch/tensors.h"
+
+STABLE_TORCH_LIBRARY(octavo, m) {
+  m.def(
+      "quantize(Tensor weight, int num_bits, bool symmetric, int group_size, int clip, float percentile, "
+      "ScalarType scale_dtype) -> (Tensor q, Tensor scale, Tensor zero_point)");
+  m.def(
+      "dequantize(Tensor q, Tensor scale, Tensor? zero_point, int num_bits, int group_size, bool packed, int K, "
+      "ScalarType dtype) -> Tensor");
+  m.def("pack(Tensor q) -> Tensor");
+  m.def("unpack(Tensor packed, int K, bool symmetric) -> Tensor");
+  m.def("quantize_per_token(Tensor x, int group_size) -> (Tensor q, Tensor scale)");
+  m.def(
+      "linear(Tensor x, Tensor q, Tensor scale, Tensor? zero_point, Tensor? bias, int num_bits, int group_size, "
+      "bool packed) -> Tensor");
+  m.def(
+      "linear_w4a8(Tensor x, Tensor q, Tensor scale, Tensor? zero_point, Tensor? bias, int num_bits, int group_size, "
+      "bool packed) -> Tensor");
+  m.def("linear_llm_int8(Tensor x, Tensor q, Tensor scale, Tensor? bias, float threshold, int rule) -> Tensor");
+  m.def("scaled_mm(Tensor x, Tensor w, Tensor x_scale, Tensor w_scale, Tensor? bias, ScalarType out_dtype) -> Tensor");
+  m.def("matmul(Tensor x, Tensor y, float alpha) -> Tensor");
+  m.def(
+      "select_kernel(int op, ScalarType activation, int num_bits, bool symmetric, int group_size, bool packed, int M, "
+      "int N, int K, bool cuda) -> str");
+  m.def("parse_scheme(str scheme) -> int[]");
+}

@@ -1,0 +1,132 @@
+#include "torch/tensors.h"
+
+#include <string>
+
+namespace octavo::torch_ops {
+namespace {
+
+class TorchThreads final : public Parallel {
+ public:
+  int num_threads() const override { return static_cast<int>(torch::stable::get_num_threads()); }
+  void run(std::int64_t begin, std::int64_t end, std::int64_t grain, Body body) override {
+    if (begin < end) torch::stable::parallel_for(begin, end, grain, [&](int64_t b, int64_t e) { body(b, e); });
+  }
+};
+
+std::string shape_of(const Tensor& tensor) {
+  std::string text = "[";
+  for (int64_t i = 0; i < tensor.dim(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(tensor.size(i));
+  return text + "]";
+}
+
+int64_t last_size(const Tensor& tensor, const char* name) {
+  STD_TORCH_CHECK(tensor.dim() >= 1, "octavo: ", name, " has no dimensions; it must be [..., K]");
+  return tensor.size(tensor.dim() - 1);
+}
+
+int64_t leading_size(const Tensor& tensor) {
+  int64_t rows = 1;
+  for (int64_t i = 0; i + 1 < tensor.dim(); ++i) rows *= tensor.size(i);
+  return rows;
+}
+
+void check_plain(const Tensor& tensor, const char* name) {
+  STD_TORCH_CHECK(tensor.is_cpu(), "octavo: ", name, " is not on the CPU");
+  STD_TORCH_CHECK(tensor.is_contiguous(), "octavo: ", name, " is not contiguous");
+}
+
+// A parameter tensor with one element a row and group, or one in all.
+MatrixView parameter_view(const Tensor& tensor, ScalarType type, const char* name, std::int64_t rows, std::int64_t cols) {
+  check_plain(tensor, name);
+  STD_TORCH_CHECK(tensor.scalar_type() == type, "octavo: ", name, " must be ",
+                  type == ScalarType::Float ? "float32" : "uint8");
+  STD_TORCH_CHECK(tensor.numel() == rows * cols, "octavo: ", name, " has shape ", shape_of(tensor), "; it must have ", rows,
+                  " x ", cols, " elements");
+  return {tensor.const_data_ptr(), type == ScalarType::Float ? DType::kFloat32 : DType::kUInt8, rows, cols};
+}
+
+}  // namespace
+
+void check(const Status& status) { STD_TORCH_CHECK(status.ok(), "octavo: ", status.message()); }
+
+DType dtype_of(ScalarType type, const char* name) {
+  switch (type) {
+    case ScalarType::Double:
+      return DType::kFloat64;
+    case ScalarType::Float:
+      return DType::kFloat32;
+    case ScalarType::Half:
+      return DType::kFloat16;
+    case ScalarType::BFloat16:
+      return DType::kBFloat16;
+    case ScalarType::Int:
+      return DType::kInt32;
+    case ScalarType::Char:
+      return DType::kInt8;
+    case ScalarType::Byte:
+      return DType::kUInt8;
+    default:
+      STD_TORCH_CHECK(false, "octavo: the dtype of ", name, " is not one that octavo computes with");
+  }
+  return DType::kFloat32;
+}
+
+Parallel& torch_threads() {
+  static TorchThreads threads;
+  return threads;
+}
+
+MatrixView matrix_of(const Tensor& tensor, const char* name) {
+  check_plain(tensor, name);
+  return {tensor.const_data_ptr(), dtype_of(tensor.scalar_type(), name), leading_size(tensor), last_size(tensor, name)};
+}
+
+MutableMatrixView mutable_matrix_of(Tensor& tensor, const char* name) {
+  check_plain(tensor, name);
+  return {tensor.mutable_data_ptr(), dtype_of(tensor.scalar_type(), name), leading_size(tensor), last_size(tensor, name)};
+}
+
+MatrixView vector_of(const std::optional<Tensor>& tensor, const char* name) {
+  if (!tensor.has_value()) return {};
+  STD_TORCH_CHECK(tensor->dim() == 1, "octavo: ", name, " has shape ", shape_of(*tensor), "; it must have one dimension");
+  return matrix_of(*tensor, name);
+}
+
+Tensor new_tensor(const std::vector<int64_t>& shape, ScalarType type) { return torch::stable::empty(shape, type); }
+
+std::vector<int64_t> with_last(const Tensor& x, int64_t last) {
+  std::vector<int64_t> shape;
+  for (int64_t i = 0; i + 1 < x.dim(); ++i) shape.push_back(x.size(i));
+  shape.push_back(last);
+  return shape;
+}
+
+Weight::Weight(const Tensor& q, const Tensor& scale, const std::optional<Tensor>& zero_point, int64_t num_bits,
+               int64_t group_size, bool packed, int64_t K) {
+  const auto own = [this](const Tensor& tensor) -> const Tensor& {
+    return owned_.emplace_back(torch::stable::contiguous(tensor));
+  };
+  owned_.reserve(3);
+  STD_TORCH_CHECK(q.dim() == 2, "octavo: the quantized weight has shape ", shape_of(q), "; it must have two dimensions");
+  STD_TORCH_CHECK(num_bits >= 2 && num_bits <= 8, "octavo: weights have 2 to 8 bits, not ", num_bits);
+  STD_TORCH_CHECK(group_size >= kPerChannel, "octavo: ", group_size, " is not a group size");
+  view_.format = {static_cast<int>(num_bits), !zero_point.has_value(), group_size};
+  const Tensor& integers = own(q);
+  check_plain(integers, "the quantized weight");
+  const ScalarType expected = packed || zero_point.has_value() ? ScalarType::Byte : ScalarType::Char;
+  STD_TORCH_CHECK(integers.scalar_type() == expected, "octavo: a ",
+                  packed       ? "packed"
+                  : zero_point ? "asymmetric"
+                               : "symmetric",
+                  " quantized weight must be ", expected == ScalarType::Byte ? "uint8" : "int8");
+  const DType storage = storage_dtype(view_.format, packed);
+  STD_TORCH_CHECK(integers.size(1) == row_bytes(storage, K), "octavo: the quantized weight has shape ", shape_of(q),
+                  "; for K = ", K, " it must be [N, ", row_bytes(storage, K), "]");
+  view_.q = {integers.const_data_ptr(), storage, integers.size(0), K};
+  const int64_t rows = group_size == kPerTensor ? 1 : integers.size(0);
+  const int64_t cols = view_.format.groups(K);
+  view_.scale = parameter_view(own(scale), ScalarType::Float, "scale", rows, cols);
+  if (zero_point) view_.zero_point = parameter_view(own(*zero_point), ScalarType::Byte, "zero_point", rows, cols);
+}
+
+}  // namespace octavo::torch_ops

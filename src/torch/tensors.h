@@ -1,0 +1,55 @@
+// Torch tensors as the library's views, its errors as exceptions, and torch's threads as its Parallel.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <vector>
+
+#include "octavo/octavo.h"
+
+namespace octavo::torch_ops {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Throws std::runtime_error with the status's message, which torch turns into a RuntimeError.
+void check(const Status& status);
+
+// The library's name of a torch dtype; throws for one that it has no name for.
+DType dtype_of(ScalarType type, const char* name);
+
+// Work on torch's own threads, so torch.set_num_threads counts.
+Parallel& torch_threads();
+
+// A contiguous tensor [..., K] on the CPU, seen as a matrix of K columns. The tensor must outlive the view.
+MatrixView matrix_of(const Tensor& tensor, const char* name);
+MutableMatrixView mutable_matrix_of(Tensor& tensor, const char* name);
+
+// A vector [n], as a matrix of one row; an empty view for no tensor.
+MatrixView vector_of(const std::optional<Tensor>& tensor, const char* name);
+
+// An uninitialized CPU tensor.
+Tensor new_tensor(const std::vector<int64_t>& shape, ScalarType type);
+
+// The shape of x with another last dimension.
+std::vector<int64_t> with_last(const Tensor& x, int64_t last);
+
+// The operators' description of a quantized weight [N, K]: q one a byte or packed, scale and zero_point with as many
+// elements as the group size asks for, in any shape. Keeps contiguous copies of what is not contiguous.
+class Weight {
+ public:
+  Weight(const Tensor& q, const Tensor& scale, const std::optional<Tensor>& zero_point, int64_t num_bits, int64_t group_size,
+         bool packed, int64_t K);
+
+  const QuantizedWeight& view() const { return view_; }
+  int64_t rows() const { return view_.q.rows; }
+
+ private:
+  std::vector<Tensor> owned_;
+  QuantizedWeight view_;
+};
+
+}  // namespace octavo::torch_ops
