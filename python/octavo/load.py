@@ -101,11 +101,9 @@ def _tensor_files(path: Path) -> dict[Path, list[str]]:
 
 
 def _scheme_of(name: str, layout: compressed_tensors.Layout, facts: dict[str, Any]) -> Scheme:
-    """What config.json says of a module; LLM.int8() is stored as w8a16, and octavo.json says so."""
-    scheme = parse_scheme(layout.scheme(name))
-    if facts.get("scheme") == LLMInt8Linear.default_scheme and scheme.text == "w8a16":
-        return parse_scheme(LLMInt8Linear.default_scheme)
-    return scheme
+    """What config.json says of a module; but LLM.int8() is stored as w8a16, and octavo.json tells it."""
+    own = facts.get("tensors", {}).get(f"{name}.weight", {}).get("scheme")
+    return parse_scheme(own if own == LLMInt8Linear.default_scheme else layout.scheme(name))
 
 
 def _put_quantized(model: nn.Module, name: str, scheme: Scheme, facts: dict[str, Any]) -> None:
@@ -118,7 +116,9 @@ def _put_quantized(model: nn.Module, name: str, scheme: Scheme, facts: dict[str,
         ) from None
     if not isinstance(linear, nn.Linear):
         raise ValueError(f"{name}: the checkpoint has a quantized weight for it, but it is a {type(linear).__name__}")
-    options = {"threshold": facts["threshold"]} if scheme.text == "llm.int8" and "threshold" in facts else {}
+    options = {}
+    if scheme.text == LLMInt8Linear.default_scheme and "llm_int8_threshold" in facts:
+        options["threshold"] = facts["llm_int8_threshold"]
     shape = (linear.in_features, linear.out_features, linear.bias is not None)
     module = linear_class(scheme)(*shape, scheme, device="meta", dtype=linear.weight.dtype, **options)
     model.set_submodule(name, module)

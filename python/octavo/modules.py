@@ -182,7 +182,7 @@ class QuantizedLinear(nn.Module):
             raise RuntimeError(
                 f"{type(self).__name__} has no weight yet: call quantize_weights, or load a state_dict, before the forward"
             )
-        if not self._announced and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and not self._announced:
             self._announced = True
             shape = (self.out_features, self.in_features)
             _announce_fallback(type(self).__name__, self._kernel(x.dtype), self.scheme, *shape, x.dtype)

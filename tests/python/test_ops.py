@@ -1,6 +1,7 @@
 """The operators as torch sees them: schemas, fake kernels, gradients, compilation."""
 
 import pytest
+
 import torch
 
 ops = torch.ops.octavo
@@ -158,7 +159,7 @@ def test_a_row_of_x_with_nan_gives_a_row_of_nan():
 
 @pytest.mark.parametrize("shape", [(40,), (0, 40), (2, 0, 40), (1, 40), (2, 3, 4, 40)])
 def test_linear_takes_any_leading_dimensions(shape):
-    weight, q, scale, _ = quantized(6, 40)
+    _, q, scale, _ = quantized(6, 40)
     x = torch.randn(shape)
     y = ops.linear(x, q, scale, None, None, 8, -1, False)
     assert y.shape == (*shape[:-1], 6)
@@ -170,7 +171,8 @@ def test_linear_takes_strided_x():
     _, q, scale, _ = quantized(6, 40)
     x = torch.randn(40, 7).t()
     assert torch.equal(
-        ops.linear(x, q, scale, None, None, 8, -1, False), ops.linear(x.contiguous(), q, scale, None, None, 8, -1, False)
+        ops.linear(x, q, scale, None, None, 8, -1, False),
+        ops.linear(x.contiguous(), q, scale, None, None, 8, -1, False),
     )
 
 
