@@ -58,7 +58,7 @@ int64_t group_size_of(const Tensor& scale) { return scale.numel() == 1 ? kPerTen
 
 Tensor linear_llm_int8_op(const Tensor& x, const Tensor& q, const Tensor& scale, const std::optional<Tensor>& bias,
                           double threshold, int64_t rule) {
-  STD_TORCH_CHECK(rule == 0 || rule == 1, "octavo: the outlier rule is 0 (token) or 1 (batch), not ", rule);
+  require(rule == 0 || rule == 1, "the outlier rule is 0 (token) or 1 (batch), not ", rule);
   const Tensor in = torch::stable::contiguous(x);
   const MatrixView a = matrix_of(in, "x");
   const Weight weight(q, scale, std::nullopt, 8, group_size_of(scale), false, a.cols);
@@ -81,7 +81,7 @@ Tensor scaled_mm_op(const Tensor& x, const Tensor& w, const Tensor& x_scale, con
   const Tensor weight = torch::stable::contiguous(w);
   const Tensor in_scale = torch::stable::reshape(torch::stable::contiguous(x_scale), std::vector<int64_t>{-1});
   const Tensor weight_scale = torch::stable::reshape(torch::stable::contiguous(w_scale), std::vector<int64_t>{-1});
-  STD_TORCH_CHECK(weight.dim() == 2, "octavo: w has ", weight.dim(), " dimensions; it must be [N, K]");
+  require(weight.dim() == 2, "octavo: w has ", weight.dim(), " dimensions; it must be [N, K]");
   const Bias b(bias);
   Tensor y = new_tensor(with_last(in, weight.size(0)), out_dtype);
   check(scaled_mm(matrix_of(in, "x"), column_of(in_scale, "x_scale"), matrix_of(weight, "w"),
@@ -92,8 +92,8 @@ Tensor scaled_mm_op(const Tensor& x, const Tensor& w, const Tensor& x_scale, con
 Tensor matmul_op(const Tensor& x, const Tensor& y, double alpha) {
   const Tensor a = torch::stable::contiguous(x);
   const Tensor b = torch::stable::contiguous(y);
-  STD_TORCH_CHECK(a.dim() == 2 && b.dim() == 2, "octavo: matmul takes x [M, K] and y [N, K], not ", a.dim(), " and ",
-                  b.dim(), " dimensions");
+  require(a.dim() == 2 && b.dim() == 2, "octavo: matmul takes x [M, K] and y [N, K], not ", a.dim(), " and ", b.dim(),
+          " dimensions");
   Tensor out = new_tensor({a.size(0), b.size(0)}, ScalarType::BFloat16);
   check(matmul(matrix_of(a, "x"), matrix_of(b, "y"), static_cast<float>(alpha), mutable_matrix_of(out, "output"),
                torch_threads()));
@@ -102,7 +102,7 @@ Tensor matmul_op(const Tensor& x, const Tensor& y, double alpha) {
 
 std::string select_kernel_op(int64_t op, ScalarType activation, int64_t num_bits, bool symmetric, int64_t group_size,
                              bool packed, int64_t M, int64_t N, int64_t K, bool cuda) {
-  STD_TORCH_CHECK(op >= 0 && op <= static_cast<int64_t>(Op::kLinearLlmInt8), "octavo: ", op, " is no operation");
+  require(op >= 0 && op <= static_cast<int64_t>(Op::kLinearLlmInt8), op, " is no operation");
   if (cuda) return "cuda_torch";  // composed of torch's own operators, see python/octavo/_cuda.py
   const WeightFormat format = {static_cast<int>(num_bits), symmetric, group_size};
   const Problem problem = {

@@ -20,7 +20,7 @@ std::string shape_of(const Tensor& tensor) {
 }
 
 int64_t last_size(const Tensor& tensor, const char* name) {
-  STD_TORCH_CHECK(tensor.dim() >= 1, "octavo: ", name, " has no dimensions; it must be [..., K]");
+  require(tensor.dim() >= 1, name, " has no dimensions; it must be [..., K]");
   return tensor.size(tensor.dim() - 1);
 }
 
@@ -31,23 +31,20 @@ int64_t leading_size(const Tensor& tensor) {
 }
 
 void check_plain(const Tensor& tensor, const char* name) {
-  STD_TORCH_CHECK(tensor.is_cpu(), "octavo: ", name, " is not on the CPU");
-  STD_TORCH_CHECK(tensor.is_contiguous(), "octavo: ", name, " is not contiguous");
+  require(tensor.is_cpu(), name, " is not on the CPU");
+  require(tensor.is_contiguous(), name, " is not contiguous");
 }
 
 // A parameter tensor with one element a row and group, or one in all.
 MatrixView parameter_view(const Tensor& tensor, ScalarType type, const char* name, std::int64_t rows, std::int64_t cols) {
   check_plain(tensor, name);
-  STD_TORCH_CHECK(tensor.scalar_type() == type, "octavo: ", name, " must be ",
-                  type == ScalarType::Float ? "float32" : "uint8");
-  STD_TORCH_CHECK(tensor.numel() == rows * cols, "octavo: ", name, " has shape ", shape_of(tensor), "; it must have ", rows,
-                  " x ", cols, " elements");
+  require(tensor.scalar_type() == type, name, " must be ", type == ScalarType::Float ? "float32" : "uint8");
+  require(tensor.numel() == rows * cols, name, " has shape ", shape_of(tensor), "; it must have ", rows, " x ", cols,
+          " elements");
   return {tensor.const_data_ptr(), type == ScalarType::Float ? DType::kFloat32 : DType::kUInt8, rows, cols};
 }
 
 }  // namespace
-
-void check(const Status& status) { STD_TORCH_CHECK(status.ok(), "octavo: ", status.message()); }
 
 DType dtype_of(ScalarType type, const char* name) {
   switch (type) {
@@ -66,9 +63,8 @@ DType dtype_of(ScalarType type, const char* name) {
     case ScalarType::Byte:
       return DType::kUInt8;
     default:
-      STD_TORCH_CHECK(false, "octavo: the dtype of ", name, " is not one that octavo computes with");
+      throw std::runtime_error(std::string("octavo: the dtype of ") + name + " is not one that octavo computes with");
   }
-  return DType::kFloat32;
 }
 
 Parallel& torch_threads() {
@@ -88,7 +84,7 @@ MutableMatrixView mutable_matrix_of(Tensor& tensor, const char* name) {
 
 MatrixView vector_of(const std::optional<Tensor>& tensor, const char* name) {
   if (!tensor.has_value()) return {};
-  STD_TORCH_CHECK(tensor->dim() == 1, "octavo: ", name, " has shape ", shape_of(*tensor), "; it must have one dimension");
+  require(tensor->dim() == 1, name, " has shape ", shape_of(*tensor), "; it must have one dimension");
   return matrix_of(*tensor, name);
 }
 
@@ -107,21 +103,21 @@ Weight::Weight(const Tensor& q, const Tensor& scale, const std::optional<Tensor>
     return owned_.emplace_back(torch::stable::contiguous(tensor));
   };
   owned_.reserve(3);
-  STD_TORCH_CHECK(q.dim() == 2, "octavo: the quantized weight has shape ", shape_of(q), "; it must have two dimensions");
-  STD_TORCH_CHECK(num_bits >= 2 && num_bits <= 8, "octavo: weights have 2 to 8 bits, not ", num_bits);
-  STD_TORCH_CHECK(group_size >= kPerChannel, "octavo: ", group_size, " is not a group size");
+  require(q.dim() == 2, "the quantized weight has shape ", shape_of(q), "; it must have two dimensions");
+  require(num_bits >= 2 && num_bits <= 8, "octavo: weights have 2 to 8 bits, not ", num_bits);
+  require(group_size >= kPerChannel, group_size, " is not a group size");
   view_.format = {static_cast<int>(num_bits), !zero_point.has_value(), group_size};
   const Tensor& integers = own(q);
   check_plain(integers, "the quantized weight");
   const ScalarType expected = packed || zero_point.has_value() ? ScalarType::Byte : ScalarType::Char;
-  STD_TORCH_CHECK(integers.scalar_type() == expected, "octavo: a ",
-                  packed       ? "packed"
-                  : zero_point ? "asymmetric"
-                               : "symmetric",
-                  " quantized weight must be ", expected == ScalarType::Byte ? "uint8" : "int8");
+  require(integers.scalar_type() == expected, "octavo: a ",
+          packed       ? "packed"
+          : zero_point ? "asymmetric"
+                       : "symmetric",
+          " quantized weight must be ", expected == ScalarType::Byte ? "uint8" : "int8");
   const DType storage = storage_dtype(view_.format, packed);
-  STD_TORCH_CHECK(integers.size(1) == row_bytes(storage, K), "octavo: the quantized weight has shape ", shape_of(q),
-                  "; for K = ", K, " it must be [N, ", row_bytes(storage, K), "]");
+  require(integers.size(1) == row_bytes(storage, K), "the quantized weight has shape ", shape_of(q), "; for K = ", K,
+          " it must be [N, ", row_bytes(storage, K), "]");
   view_.q = {integers.const_data_ptr(), storage, integers.size(0), K};
   const int64_t rows = group_size == kPerTensor ? 1 : integers.size(0);
   const int64_t cols = view_.format.groups(K);

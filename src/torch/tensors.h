@@ -6,6 +6,8 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 #include <vector>
 
 #include "octavo/octavo.h"
@@ -15,8 +17,18 @@ namespace octavo::torch_ops {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Throws std::runtime_error with the status's message, which torch turns into a RuntimeError.
-void check(const Status& status);
+// Throws std::runtime_error, which torch turns into a RuntimeError, with the parts as its text. (STD_TORCH_CHECK would put
+// the build machine's file name into it.)
+template <class... Parts>
+void require(bool condition, const Parts&... parts) {
+  if (condition) return;
+  std::ostringstream text;
+  (text << "octavo: " << ... << parts);
+  throw std::runtime_error(text.str());
+}
+
+// The same for a status.
+inline void check(const Status& status) { require(status.ok(), status.message()); }
 
 // The library's name of a torch dtype; throws for one that it has no name for.
 DType dtype_of(ScalarType type, const char* name);
