@@ -1,16 +1,17 @@
 import json
 import math
 
-import octavo._generate
 import pytest
 import torch
+from tiny_models import TEXT, byte_tokenizer, llama, save
+
+import octavo._generate
 from octavo._generate import decode_speed, encode_prompt
 from octavo._models import scheme_name, weight_bytes
 from octavo.cli import eval as eval_cli
 from octavo.cli import generate as generate_cli
 from octavo.evaluate import Row, builtin_text, evaluate, kl_divergence
 from octavo.perplexity import perplexity
-from tiny_models import TEXT, byte_tokenizer, llama, save
 
 FIELDS = {"scheme", "bytes", "perplexity", "kl_divergence", "tokens_per_second", "sample", "path"}
 

@@ -2,11 +2,12 @@ import math
 
 import pytest
 import torch
-from octavo import _logits
-from octavo.perplexity import perplexity, token_windows
 from tiny_models import TEXT, VOCABULARY, byte_tokenizer, llama
 from torch.nn import functional as F
 from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
+
+from octavo import _logits
+from octavo.perplexity import perplexity, token_windows
 
 
 def naive(model, tokenizer, text, window):
