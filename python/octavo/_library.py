@@ -25,8 +25,8 @@ def load_library() -> None:
     path = library_path()
     if not path.is_file():
         raise ImportError(
-            f"octavo's operators are missing: {path} does not exist; install the wheel, or build the target octavo_torch "
-            "and set OCTAVO_TORCH_LIBRARY to the file"
+            f"octavo's operators are missing: {path} does not exist; install the wheel, or build the target "
+            "octavo_torch and set OCTAVO_TORCH_LIBRARY to the file"
         )
     try:
         torch.ops.load_library(path)

@@ -1,8 +1,9 @@
 """The compressed-tensors format: which scheme its config gives a module, and its tensors as those of our modules.
 
-pack-quantized, weight-only: weight_packed int32 [N, ceil(K·b / 32)], values along K in a stream of bits, least significant
-first, stored + 2^(b-1) when symmetric; weight_scale [N, G]; weight_shape [2]; asymmetric also weight_zero_point int32
-[ceil(N·b / 32), G], packed along N. int-quantized: weight int8 [N, K], weight_scale [N, 1] or [1].
+pack-quantized, weight-only: weight_packed int32 [N, ceil(K·b / 32)], values along K in a stream of bits, the least
+significant first, stored + 2^(b-1) when symmetric; weight_scale [N, G]; weight_shape [2]; asymmetric also
+weight_zero_point int32 [ceil(N·b / 32), G], packed along N.
+int-quantized: weight int8 [N, K], weight_scale [N, 1] or [1].
 """
 
 import re
@@ -47,8 +48,8 @@ def _scheme_text(module: str, group: dict[str, Any]) -> str:
     weights, activations = group["weights"], group.get("input_activations")
     if weights.get("type") != "int" or weights.get("strategy") not in ("tensor", "channel", "group"):
         raise ValueError(
-            f"{module}: weights of type {weights.get('type')!r} with strategy {weights.get('strategy')!r} cannot be loaded; "
-            "int with tensor, channel or group can"
+            f"{module}: weights of type {weights.get('type')!r} with strategy {weights.get('strategy')!r} cannot be "
+            "loaded; int with tensor, channel or group can"
         )
     if activations and not activations.get("dynamic"):
         raise ValueError(f"{module}: static activation scales cannot be loaded; dynamic ones, per token, can")
@@ -76,7 +77,7 @@ def complete(parts: dict[str, torch.Tensor], module: QuantizedLinear) -> bool:
 
 
 def fill(module: QuantizedLinear, name: str, parts: dict[str, torch.Tensor]) -> None:
-    """Makes the tensors of a checkpoint the state of a module. Raises ValueError naming the tensor that does not fit."""
+    """Makes the tensors of a checkpoint the state of a module. Raises ValueError naming what does not fit."""
     N, K, scheme = module.out_features, module.in_features, module.scheme
     scale = parts["weight_scale"].float()
     if not (scale > 0).logical_and(scale.isfinite()).all():

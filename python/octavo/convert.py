@@ -53,22 +53,22 @@ def quantize_model(
     """Quantizes the Linear layers (and transformers' Conv1D) of a model in place, one weight at a time.
 
     Embeddings, norms and the output embedding (lm_head) stay as they are; so does a Linear whose weight is shared with
-    anything but other Linears. Linears that share one weight share one quantized weight. Should a layer fail, the layers
+    anything but other Linears. Linears that share one weight share one quantized weight. Should a layer fail, those
     before it stay quantized.
 
     Args:
         model: its Linears float32, float16 or bfloat16, on any device.
         scheme: "w8a16", "w4a16-g64-asym", "w8a8", "w4a8-g128", "llm.int8" …
-        ignore: regular expression or expressions; layers in whose name one is found stay as they are.
-        only: the same; just the layers in whose name one is found are quantized. One that names lm_head quantizes it too,
-            where it is not tied.
+        ignore: regular expression or expressions, each found in the name of some Linear; these stay as they are.
+        only: the same; just these are quantized. One that is found in lm_head quantizes it too, where it is not tied.
         options: clip, percentile, and arguments of the scheme's module, as QuantizedLinear.from_linear takes them.
 
     Returns:
         The coverage, which is also logged: "112 of 113 Linears, 98.7 % of weights; left: lm_head (not selected)".
 
     Raises:
-        ValueError: an unknown scheme, one that needs calibration, an offloaded weight, or a model that is itself a Linear.
+        ValueError: an unknown scheme, one that needs calibration, an expression that is found in no name, an offloaded
+            weight, or a model that is itself a Linear.
         RuntimeError: a weight with NaN or Inf; the message names the layer.
     """
     linear_class(parse_scheme(scheme))
@@ -139,6 +139,10 @@ class _Selection:
         self._model = model
         self._ignore = _compile(ignore)
         self._only = None if only is None else _compile(only)
+        names = [name for name, module in model.named_modules(remove_duplicate=False) if is_linear(module)]
+        for pattern in [*self._ignore, *(self._only or [])]:
+            if not any(pattern.search(name) for name in names):
+                raise ValueError(f"{pattern.pattern!r} is found in the name of no Linear")
         others = (module for module in model.modules() if not is_linear(module))
         self._elsewhere = {id(parameter) for module in others for parameter in module.parameters(recurse=False)}
         self._head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
@@ -166,7 +170,7 @@ def _compile(patterns: Patterns) -> list[re.Pattern[str]]:
 
 
 def _places_by_weight(model: nn.Module) -> list[list[str]]:
-    """Names of all Linears, those with the same weight together. Names alone, so that weights can be freed one by one."""
+    """Names of all Linears, those of one weight together. Just names, so that weights can be freed one by one."""
     places: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if is_linear(module):

@@ -2,9 +2,8 @@
 
 import math
 
-import torch.nn.functional as F
-
 import torch
+import torch.nn.functional as F
 
 from . import ops  # noqa: F401  (registers the operators)
 
@@ -25,8 +24,8 @@ def quantize_symmetric(
     Args:
         tensor: float32, float16 or bfloat16, of any shape.
         bits: 2 … 8.
-        dim: the axis over which the absolute maximum is taken; every index of the other axes has its own scale. None: one
-            scale for the whole tensor.
+        dim: the axis over which the absolute maximum is taken; every index of the other axes has its own scale. None:
+            one scale for the whole tensor.
 
     Returns:
         q, int8, of the tensor's shape; and scale, float32, of the shape that the other axes have: [N] for [N, K] with
@@ -149,5 +148,5 @@ def int8_gemm_torch(
 
 
 def matmul(x: torch.Tensor, y: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
-    """alpha · x · yᵀ: x int8 [M, K], y int8 [N, K] → bfloat16 [M, N]. The integer sums are exact; K is at most 131071."""
+    """alpha · x · yᵀ: x int8 [M, K], y int8 [N, K] → bfloat16 [M, N]. Integer sums are exact; K is at most 131071."""
     return torch.ops.octavo.matmul(x, y, alpha)

@@ -1,10 +1,11 @@
-"""Opens checkpoints in the compressed-tensors format as transformers models whose Linears compute with Octavo's operators."""
+"""Opens compressed-tensors checkpoints as transformers models whose Linears compute with Octavo's operators."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,9 @@ def load(
 ) -> PreTrainedModel:
     """The model in a directory that `octavo quantize` wrote, ready to generate.
 
-    The model is built without memory and filled tensor by tensor: the peak is the quantized size and one layer. Directories
-    that are not quantized load as transformers loads them. To write a quantized model to disk use `octavo quantize`:
-    save_pretrained of the result writes names that no other reader knows.
+    The model is built without memory and filled tensor by tensor: the peak is the quantized size and one layer.
+    Directories that are not quantized load as transformers loads them. To write a quantized model to disk use `octavo
+    quantize`: save_pretrained of the result writes names that no other reader knows.
 
     Args:
         path: a directory with config.json and safetensors files.
@@ -45,7 +46,7 @@ def load(
     device = torch.device(device or "cpu")
     quantization = read_config(path).get("quantization_config")
     if not quantization:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype or "auto").to(device).eval()
+        return _load_unquantized(path, dtype or "auto").to(device).eval()
     layout = compressed_tensors.Layout(quantization)
     files = _tensor_files(path)
     names = {name for tensors in files.values() for name in tensors}
@@ -69,6 +70,15 @@ def load(
     if (path / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(path)
     return model.to(device).eval()
+
+
+def _load_unquantized(path: Path, dtype: torch.dtype | str) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    model, report = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    if missing := report["missing_keys"]:  # transformers would give them random values
+        raise ValueError(f"{path}: {_list(missing)} missing from the checkpoint")
+    return model
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -167,6 +177,6 @@ def _assign(model: nn.Module, name: str, tensor: torch.Tensor, expected: torch.T
     setattr(model.get_submodule(module), leaf, tensor)
 
 
-def _list(names: list[str]) -> str:
-    shown = ", ".join(sorted(names)[:5])
-    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _list(names: Iterable[str]) -> str:
+    names = sorted(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

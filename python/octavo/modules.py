@@ -19,13 +19,13 @@ _OPS = {"linear": 0, "scaled_mm": 1, "linear_w4a8": 2, "linear_llm_int8": 3}
 class QuantizedLinear(nn.Module):
     """y = x · ŵᵀ + bias with a quantized weight: x [..., K] float32, float16 or bfloat16 → y [..., N] of x's dtype.
 
-    This class computes the weight-only schemes (w8a16, w4a16-g64-asym …); its subclasses those that quantize activations
-    too. QuantizedLinear.from_linear chooses the class that a scheme needs.
+    This class computes the weight-only schemes (w8a16, w4a16-g64-asym …); its subclasses those that also quantize
+    activations. QuantizedLinear.from_linear chooses the class that a scheme needs.
 
     The state, all of it buffers but for the bias:
         weight_int8  int8 [N, K], uint8 when the scheme is asymmetric; or, for schemes of up to 4 bits,
-        weight_int4  uint8 [N, ceil(K / 2)], two weights a byte, that of the lower k in the lower nibble, stored + 8 when
-                     symmetric
+        weight_int4  uint8 [N, ceil(K / 2)], two weights a byte, that of the lower k in the lower nibble, stored + 8
+                     when symmetric
         scale        float32 [N]; [N, ceil(K / group_size)] in groups; [1] per tensor. No cast of the module changes its
                      dtype
         zero_point   uint8, shaped like scale; asymmetric schemes only
@@ -170,8 +170,8 @@ class QuantizedLinear(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dequantized weight [N, K] in the module's dtype: computed at each access, for inspection and for code that
-        asks a Linear for its weight's dtype, device or shape."""
+        """The dequantized weight [N, K] in the module's dtype: computed at each access, for inspection and for code
+        that asks a Linear for its weight's dtype, device or shape."""
         s = self.scheme
         return torch.ops.octavo.dequantize(
             self._q, self.scale, self.zero_point, s.num_bits, s.group_size, s.packed, self.in_features, self.dtype
@@ -180,7 +180,7 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self._has_weight:
             raise RuntimeError(
-                f"{type(self).__name__} has no weight yet: call quantize_weights, or load a state_dict, before the forward"
+                f"{type(self).__name__} has no weight yet: call quantize_weights or load a state_dict first"
             )
         if not torch.compiler.is_compiling() and not self._announced:
             self._announced = True
@@ -311,8 +311,8 @@ class LLMInt8Linear(_IntegerLinear):
 
     Args:
         threshold: |x| from which a value is an outlier; 0: none is.
-        rule: "token" decides for each row of x alone; "batch", as published, takes a column with any outlier out of every
-            row.
+        rule: "token" decides for each row of x alone; "batch", as published, takes a column with any outlier out of
+            every row.
         straight_through: as in DynamicInt8Linear.
         (others as in QuantizedLinear)
     """

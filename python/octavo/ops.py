@@ -2,7 +2,7 @@
 
 Importing this module loads the operators. They are called as torch.ops.octavo.<name>:
 
-    quantize            weight [N, K] float → q int8 or uint8 [N, K], scale float32 [N, G], zero_point uint8 [N, G] or [0]
+    quantize            weight [N, K] float → q int8 or uint8 [N, K], scale float32 [N, G], zero_point uint8 [N, G], [0]
     dequantize          q, scale, zero_point → [N, K] of the given dtype
     pack, unpack        q of up to 4 bits [N, K] ↔ uint8 [N, ceil(K / 2)], the low nibble first
     quantize_per_token  x [..., K] float → q int8 like x, scale float32 [..., 1], or [..., G] in groups along K
@@ -87,8 +87,8 @@ def _(x, y, alpha):
 
 
 def weight_gradients(ctx, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Gradients of x and bias of y = x · ŵᵀ + bias: dy · ŵ, and dy summed over its leading dimensions. The context holds
-    the quantized weight, K and the bias's dtype, as save_weight leaves it."""
+    """Gradients of x and bias of y = x · ŵᵀ + bias: dy · ŵ, and dy summed over its leading dimensions. The context
+    holds the quantized weight, K and the bias's dtype, as save_weight leaves it."""
     q, scale, zero_point = ctx.saved_tensors
     grad_x = grad_bias = None
     if ctx.needs_input_grad[0]:
@@ -130,8 +130,8 @@ for _name in ("quantize_per_token", "scaled_mm", "linear_w4a8", "linear_llm_int8
 
 
 class AttachGradient(torch.autograd.Function):
-    """The straight-through estimator: the value of `y`, computed with quantized activations, with the gradients that the
-    product of the unquantized x with the same weight has (Bengio et al., 2013)."""
+    """The straight-through estimator: the value of `y`, computed with quantized activations, with the gradients that
+    the product of the unquantized x with the same weight has (Bengio et al., 2013)."""
 
     @staticmethod
     def forward(ctx, x, bias, y, q, scale, zero_point, num_bits, group_size, packed):

@@ -1,4 +1,4 @@
-"""Schemes: what "w4a16-g128-asym" means. The grammar is that of the C++ library (octavo/scheme.h), which also parses."""
+"""Schemes: what "w4a16-g128-asym" means. The grammar is that of the C++ library (octavo/scheme.h), which parses."""
 
 from dataclasses import dataclass
 from enum import IntEnum

@@ -1,9 +1,9 @@
 """What every Python test shares: the operators, and reproducible random numbers."""
 
-import octavo  # noqa: F401  (registers the operators)
 import pytest
-
 import torch
+
+import octavo  # noqa: F401  (registers the operators)
 
 
 @pytest.fixture(autouse=True)

@@ -4,12 +4,12 @@ import gc
 import logging
 import weakref
 
-import octavo
 import pytest
-from octavo import DynamicInt8Linear, Int8Linear, LLMInt8Linear, QuantizedLinear
-
 import torch
 from torch import nn
+
+import octavo
+from octavo import DynamicInt8Linear, Int8Linear, LLMInt8Linear, QuantizedLinear
 
 
 class Language(nn.Module):
@@ -92,6 +92,14 @@ def test_selection(options, taken):
     coverage = octavo.quantize_model(model, **options)
     assert coverage.quantized == taken
     assert [name for name, kind in kinds(model).items() if kind is QuantizedLinear] == taken
+
+
+@pytest.mark.parametrize("options", [{"ignore": "lm_haed"}, {"only": ["up", "gate"]}])
+def test_an_expression_that_is_found_nowhere_is_an_error(options):
+    model = Language()
+    with pytest.raises(ValueError, match="lm_haed|gate"):
+        octavo.quantize_model(model, **options)
+    assert set(kinds(model).values()) == {nn.Linear}
 
 
 @pytest.mark.parametrize("only", [None, "lm_head|up"])

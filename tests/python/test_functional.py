@@ -2,11 +2,11 @@
 
 import math
 
-import octavo
 import pytest
+import torch
 import torch.nn.functional as F
 
-import torch
+import octavo
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -35,7 +35,7 @@ def test_quantize_symmetric_follows_its_definition(shape, dim, scale_shape, bits
     assert (scale.dtype, scale.shape) == (torch.float32, scale_shape)
     assert q.is_contiguous()
 
-    # The definition, in float64 where the quotient's rounding matters: q may be off only where it is a tie to within 1 ulp.
+    # In float64: q may differ from the nearest integer only where the quotient is a tie but for rounding.
     w = tensor.double()
     absmax = w.abs().amax() if dim is None else w.abs().amax(dim=dim, keepdim=True)
     limit = 2 ** (bits - 1) - 1

@@ -3,14 +3,14 @@
 import json
 import math
 
-import octavo
 import pytest
+import torch
 from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
-from octavo import LLMInt8Linear, QuantizedLinear
 from safetensors.torch import load_file, save_file
 from tiny_models import llama
 
-import torch
+import octavo
+from octavo import LLMInt8Linear, QuantizedLinear
 
 TOKENS = torch.arange(40).reshape(2, 20)
 SCHEMES = [
@@ -233,6 +233,14 @@ def test_an_unquantized_directory_loads_as_usual(tmp_path):
     loaded = octavo.load(tmp_path)
     assert torch.equal(logits(loaded), logits(model))
     assert not any(isinstance(module, QuantizedLinear) for module in loaded.modules())
+
+
+def test_what_save_pretrained_made_of_a_quantized_model_is_refused(tmp_path):
+    model = llama()
+    octavo.quantize_model(model)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="missing"):
+        octavo.load(tmp_path)
 
 
 UP = "model.layers.0.mlp.up_proj"

@@ -1,10 +1,10 @@
 """Figures of compare_memory_footprint, and the memory that modules really take."""
 
-import octavo
 import pytest
-
 import torch
 from torch import nn
+
+import octavo
 
 
 def state_bytes(module: nn.Module) -> int:

@@ -5,12 +5,12 @@ import io
 import logging
 import pickle
 
-import octavo
 import pytest
-from octavo import DynamicInt8Linear, Int8Linear, LLMInt8Linear, QuantizedLinear, W4A8Linear, WeightOnlyInt8Linear
-
 import torch
 from torch import nn
+
+import octavo
+from octavo import DynamicInt8Linear, Int8Linear, LLMInt8Linear, QuantizedLinear, W4A8Linear, WeightOnlyInt8Linear
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 # Scheme, its class, and the SNR in dB that its output has at least on normal weights and activations.

@@ -1,12 +1,26 @@
 """The operators as torch sees them: schemas, fake kernels, gradients, compilation."""
 
 import pytest
-
 import torch
+
+from octavo import _library
 
 ops = torch.ops.octavo
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
+
+
+def test_missing_library_and_old_torch_are_import_errors(monkeypatch, tmp_path):
+    monkeypatch.setenv("OCTAVO_TORCH_LIBRARY", str(tmp_path / "absent.so"))
+    with pytest.raises(ImportError, match=r"absent\.so does not exist"):
+        _library.load_library()
+    (tmp_path / "broken.so").write_bytes(b"not a library")
+    monkeypatch.setenv("OCTAVO_TORCH_LIBRARY", str(tmp_path / "broken.so"))
+    with pytest.raises(ImportError, match=r"cannot be loaded from .*broken\.so"):
+        _library.load_library()
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.raises(ImportError, match=r"torch 2\.10 or newer; this is 2\.9\.1"):
+        _library.load_library()
 
 
 def quantized(N, K, num_bits=8, symmetric=True, group_size=-1, seed=0):
