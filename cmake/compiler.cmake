@@ -24,3 +24,6 @@ find_program(CCACHE ccache)
 if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
 endif()
+
+# No build machine's paths in what is shipped, and the same bytes wherever it was built.
+target_compile_options(octavo_options INTERFACE -ffile-prefix-map=${PROJECT_SOURCE_DIR}/=)

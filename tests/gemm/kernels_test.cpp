@@ -1,0 +1,116 @@
+#include "gemm/kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <set>
+
+#include "matrix.h"
+
+namespace octavo {
+namespace {
+
+using test::Matrix;
+
+class KernelTable : public testing::Test {
+ protected:
+  void TearDown() override { unsetenv("OCTAVO_KERNEL"); }
+  const Problem integer_ = {Op::kScaledMm, DType::kInt8, DType::kInt8, {}, 4, 16, 64, {}};
+  const Problem mixed_ = {Op::kLinear, DType::kFloat32, DType::kInt8, {}, 4, 16, 64, {}};
+};
+
+TEST_F(KernelTable, NamesAreUniqueAndSayTheDevice) {
+  std::set<std::string_view> names;
+  for (const KernelInfo& kernel : list_kernels()) {
+    EXPECT_TRUE(names.insert(kernel.name).second) << kernel.name;
+    EXPECT_TRUE(kernel.name.starts_with(kernel.device == DeviceType::kCpu ? "cpu_" : "cuda_")) << kernel.name;
+  }
+}
+
+TEST_F(KernelTable, EveryOperationHasAKernelEverywhere) {
+  for (const Op op : {Op::kLinear, Op::kScaledMm, Op::kLinearW4A8, Op::kLinearLlmInt8}) {
+    Problem problem = mixed_;
+    problem.op = op;
+    EXPECT_TRUE(select_kernel(problem).ok()) << to_string(op);
+  }
+}
+
+TEST_F(KernelTable, SelectionSaysWhyOthersRefused) {
+  Problem packed = mixed_;
+  packed.weight = DType::kInt4;
+  packed.format.num_bits = 4;
+  const auto selection = select_kernel(packed);
+  ASSERT_TRUE(selection.ok());
+  EXPECT_EQ(selection->kernel, "cpu_float_w4_reference");
+  ASSERT_EQ(selection->refusals.size(), 1u);
+  EXPECT_EQ(selection->refusals[0].kernel, "cpu_float_w8_reference");
+  EXPECT_EQ(selection->refusals[0].reason, "weights are int4, it reads one a byte");
+}
+
+TEST_F(KernelTable, TheVariableForcesAKernel) {
+  setenv("OCTAVO_KERNEL", "cpu_s8_w8_reference", 1);
+  EXPECT_EQ(select_kernel(integer_)->kernel, "cpu_s8_w8_reference");
+  EXPECT_EQ(select_kernel(mixed_)->kernel, "cpu_float_w8_reference");  // not what the name can be meant for
+}
+
+TEST_F(KernelTable, AForcedKernelThatCannotRunIsAnError) {
+  setenv("OCTAVO_KERNEL", "cpu_float_w4_reference", 1);
+  const auto refused = select_kernel(mixed_);
+  EXPECT_EQ(refused.status().code(), StatusCode::kUnsupported);
+  EXPECT_EQ(refused.status().message(),
+            "OCTAVO_KERNEL=cpu_float_w4_reference cannot run this: weights are int8, it reads two a byte");
+  setenv("OCTAVO_KERNEL", "cpu_s8_w8_avx9", 1);
+  EXPECT_EQ(select_kernel(mixed_).status().message(),
+            "OCTAVO_KERNEL=cpu_s8_w8_avx9 names no kernel; `octavo kernels` lists them");
+}
+
+TEST_F(KernelTable, NoKernelIsAnErrorWithThePlaceAndTheReasons) {
+  Problem cuda = integer_;
+  cuda.device.type = DeviceType::kCuda;
+  const Status status = select_kernel(cuda).status();
+  EXPECT_EQ(status.code(), StatusCode::kUnsupported);
+  EXPECT_NE(status.message().find("no kernel computes scaled_mm for M=4, N=16, K=64"), std::string::npos)
+      << status.message();
+}
+
+TEST(Products, RefuseWhatDoesNotFit) {
+  Matrix x(DType::kInt8, 2, 8), w(DType::kInt8, 3, 8), narrow(DType::kInt8, 3, 7), y(DType::kFloat32, 2, 3);
+  Matrix s1(DType::kFloat32, 2, 1), s2(DType::kFloat32, 3, 1), bias(DType::kFloat32, 1, 2), raw(DType::kInt32, 2, 3);
+  const auto message = [](const Status& status) { return status.message(); };
+  EXPECT_EQ(message(scaled_mm(x.view(), s1.view(), narrow.view(), s2.view(), {}, y.mut())),
+            "x is [2, 8] and the weight [3, 7]: their K differ");
+  EXPECT_EQ(message(scaled_mm(x.view(), s2.view(), w.view(), s2.view(), {}, y.mut())),
+            "x_scale is [3, 1]; it must be [2, 1] or [1, 1]");
+  EXPECT_EQ(message(scaled_mm(x.view(), s1.view(), w.view(), s2.view(), bias.view(), y.mut())),
+            "bias is [1, 2]; it must be [1, 3]");
+  EXPECT_EQ(message(scaled_mm(y.view(), s1.view(), w.view(), s2.view(), {}, y.mut())), "x is float32; it must be int8");
+  Matrix three(DType::kFloat32, 1, 3);
+  EXPECT_EQ(message(scaled_mm(x.view(), s1.view(), w.view(), s2.view(), three.view(), raw.mut())),
+            "int32 output is the raw sums; it takes no bias");
+  const std::int64_t K = kMaxIntegerK + 1;
+  Matrix long_x(DType::kInt8, 1, K), long_w(DType::kInt8, 1, K), one(DType::kFloat32, 1, 1);
+  const Status status = scaled_mm(long_x.view(), one.view(), long_w.view(), one.view(), {}, one.mut());
+  EXPECT_NE(message(status).find("K = 131072 is above 131071"), std::string::npos) << message(status);
+  test::Quantized eight({8, true, kPerChannel}, 3, 8);
+  Matrix xf(DType::kFloat32, 2, 8);
+  EXPECT_EQ(message(linear_w4a8(xf.view(), eight.view(), {}, y.mut())),
+            "W4A8 takes weights of 2 to 4 bits in groups, not 8 bits with group_size -1");
+  EXPECT_EQ(message(linear_llm_int8(xf.view(), eight.view(), -1, OutlierRule::kToken, {}, y.mut())),
+            "the threshold is -1; it must be 0 (no outliers) or positive");
+}
+
+TEST(Products, MatmulScalesByAlpha) {
+  const Matrix x = test::random_int8(3, 40, 1), w = test::random_int8(5, 40, 2);
+  Matrix sums(DType::kInt32, 3, 5), y(DType::kBFloat16, 3, 5);
+  ASSERT_TRUE(scaled_mm(x.view(), {}, w.view(), {}, {}, sums.mut()).ok());
+  ASSERT_TRUE(matmul(x.view(), w.view(), 0.3f, y.mut()).ok());
+  for (std::int64_t m = 0; m < 3; ++m) {
+    for (std::int64_t n = 0; n < 5; ++n) {
+      const float expected = static_cast<float>(sums.view().row<std::int32_t>(m)[n]) * 0.3f;
+      EXPECT_EQ(y.view().row<std::uint16_t>(m)[n], to_bfloat16(expected).bits);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace octavo

@@ -1,0 +1,265 @@
+// Every row of the kernel table against the reference, over awkward shapes: integer products with ==, mixed ones with the
+// bound of docs/numerics.md.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <optional>
+
+#include "gemm/check.h"
+#include "gemm/kernels.h"
+#include "gemm/reference.h"
+#include "matrix.h"
+#include "quantize/reference.h"
+
+namespace octavo {
+namespace {
+
+using test::Fill;
+using test::Matrix;
+using test::Quantized;
+using test::random_float;
+using test::random_int8;
+
+struct Shape {
+  std::int64_t M, N, K;
+};
+
+const Shape kShapes[] = {{0, 3, 8},    {1, 0, 8},    {2, 3, 0},     {1, 1, 1},    {1, 4, 16},   {2, 7, 15},
+                         {7, 2, 31},   {3, 5, 17},   {15, 16, 33},  {16, 17, 63}, {1, 129, 64}, {65, 9, 65},
+                         {5, 33, 127}, {3, 64, 128}, {66, 31, 129}, {4, 15, 576}, {1, 3, 4095}, {2, 6, 4112}};
+
+class EveryKernel : public testing::TestWithParam<Kernel> {
+ protected:
+  void SetUp() override {
+    if (const Status usable = GetParam().usable(); !usable.ok()) GTEST_SKIP() << GetParam().name << ": " << usable.message();
+  }
+  void run(const Arguments& a) { GetParam().run(a, *pool_); }
+  bool computes(Op op) const { return GetParam().op == op; }
+
+  std::unique_ptr<Parallel> pool_ = make_thread_pool(3);
+};
+
+// The rows that compute an operation; every row for nothing.
+std::vector<Kernel> rows_for(std::optional<Op> op) {
+  std::vector<Kernel> rows;
+  for (const Kernel& kernel : kernel_table()) {
+    if (!op || kernel.op == *op) rows.push_back(kernel);
+  }
+  return rows;
+}
+
+std::string name_of(const testing::TestParamInfo<Kernel>& row) { return std::string(row.param.name); }
+
+class ScaledMmKernel : public EveryKernel {};
+class LinearKernel : public EveryKernel {};
+class LinearW4A8Kernel : public EveryKernel {};
+class LlmInt8Kernel : public EveryKernel {};
+INSTANTIATE_TEST_SUITE_P(Table, EveryKernel, testing::ValuesIn(rows_for({})), name_of);
+INSTANTIATE_TEST_SUITE_P(Table, ScaledMmKernel, testing::ValuesIn(rows_for(Op::kScaledMm)), name_of);
+INSTANTIATE_TEST_SUITE_P(Table, LinearKernel, testing::ValuesIn(rows_for(Op::kLinear)), name_of);
+INSTANTIATE_TEST_SUITE_P(Table, LinearW4A8Kernel, testing::ValuesIn(rows_for(Op::kLinearW4A8)), name_of);
+INSTANTIATE_TEST_SUITE_P(Table, LlmInt8Kernel, testing::ValuesIn(rows_for(Op::kLinearLlmInt8)), name_of);
+
+TEST_P(ScaledMmKernel, EqualsTheReference) {
+  for (const Shape& s : kShapes) {
+    for (const DType y_dtype : {DType::kInt32, DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
+      const bool raw = y_dtype == DType::kInt32;
+      const bool one_scale = s.M % 2 == 0;
+      const Matrix x = random_int8(s.M, s.K, 1, 3);
+      const Matrix w = random_int8(s.N, s.K, 2, 1);
+      const Matrix x_scale = random_float(DType::kFloat32, one_scale ? 1 : s.M, 1, 3, Fill::kWide);
+      const Matrix w_scale = random_float(DType::kFloat32, one_scale ? s.N : 1, 1, 4, Fill::kWide);
+      const Matrix bias = random_float(DType::kBFloat16, 1, s.N, 5);
+      Matrix y(y_dtype, s.M, s.N, 5);
+      Matrix expected(y_dtype, s.M, s.N);
+      Arguments a = {
+          x.view(), x_scale.view(), {{}, w.view(), w_scale.view(), {}}, raw ? MatrixView() : bias.view(), y.mut()};
+      ASSERT_TRUE(check_scaled_mm(a).ok()) << check_scaled_mm(a).message();
+      run(a);
+      a.y = expected.mut();
+      reference::scaled_mm(a, serial());
+      ASSERT_TRUE(y == expected) << s.M << 'x' << s.N << 'x' << s.K << ' ' << to_string(y_dtype);
+    }
+  }
+}
+
+TEST_P(ScaledMmKernel, IsExactAtTheEndOfTheRange) {
+  Matrix x(DType::kInt8, 2, kMaxIntegerK);
+  Matrix w(DType::kInt8, 1, kMaxIntegerK);
+  for (std::int64_t k = 0; k < kMaxIntegerK; ++k) {
+    x.mut().row<std::int8_t>(0)[k] = -128;
+    x.mut().row<std::int8_t>(1)[k] = 127;
+    w.mut().row<std::int8_t>(0)[k] = -128;
+  }
+  Matrix y(DType::kInt32, 2, 1);
+  run({x.view(), {}, {{}, w.view(), {}, {}}, {}, y.mut()});
+  EXPECT_EQ(y.view().row<std::int32_t>(0)[0], 16384 * kMaxIntegerK);
+  EXPECT_EQ(y.view().row<std::int32_t>(1)[0], -16256 * kMaxIntegerK);
+}
+
+// |y - y*| <= u |y*| + 2^-23 (K/16 + 8) Σ |x||ŵ| + tiny
+void expect_within_bound(const Arguments& a, const MatrixView& y) {
+  const double u = y.dtype == DType::kFloat16 ? 0x1p-11 : y.dtype == DType::kBFloat16 ? 0x1p-8 : 0x1p-24;
+  for (std::int64_t m = 0; m < y.rows; ++m) {
+    for (std::int64_t n = 0; n < y.cols; ++n) {
+      double exact = a.bias.empty() ? 0 : static_cast<double>(reference::element(a.bias, 0, n));
+      double magnitude = std::fabs(exact);
+      for (std::int64_t k = 0; k < a.x.cols; ++k) {
+        const double product = static_cast<double>(reference::element(a.x, m, k)) *
+                               static_cast<double>(reference::centered(a.w, n, k)) *
+                               static_cast<double>(reference::scale_at(a.w, n, k));
+        exact += product;
+        magnitude += std::fabs(product);
+      }
+      const double bound = u * std::fabs(exact) + 0x1p-23 * (static_cast<double>(a.x.cols) / 16 + 8) * magnitude + 1e-30;
+      ASSERT_LE(std::fabs(static_cast<double>(reference::element(y, m, n)) - exact), bound) << m << ' ' << n;
+    }
+  }
+}
+
+TEST_P(LinearKernel, IsWithinItsBound) {
+  for (const Shape& s : kShapes) {
+    int turn = 0;
+    for (const int bits : {8, 4, 3}) {
+      for (const std::int64_t group : {kPerTensor, kPerChannel, std::int64_t{32}, std::int64_t{50}}) {
+        for (const bool symmetric : {true, false}) {
+          const DType dtype = static_cast<DType>(static_cast<int>(DType::kFloat32) + turn++ % 3);
+          const bool packed = bits <= 4;
+          const Problem problem = {
+              Op::kLinear, dtype, storage_dtype({bits, symmetric, group}, packed), {bits, symmetric, group}, s.M, s.N,
+              s.K,         {}};
+          if (!GetParam().refuses(problem).empty()) continue;
+          const Matrix original = random_float(DType::kFloat32, s.N, s.K, 1);
+          const Matrix x = random_float(dtype, s.M, s.K, 2, Fill::kNormal, 2);
+          const Matrix bias = random_float(dtype, 1, s.N, 3);
+          Quantized w({bits, symmetric, group}, s.N, s.K, packed);
+          ASSERT_TRUE(quantize(original.view(), {}, w.mut()).ok());
+          Matrix y(dtype, s.M, s.N, 4);
+          const Arguments a = {x.view(), {}, w.view(), turn % 2 == 0 ? bias.view() : MatrixView(), y.mut()};
+          ASSERT_TRUE(check_linear(a).ok()) << check_linear(a).message();
+          run(a);
+          expect_within_bound(a, y.view());
+        }
+      }
+    }
+  }
+}
+
+TEST_P(LinearW4A8Kernel, EqualsItsFormula) {
+  for (const Shape& s : kShapes) {
+    for (const std::int64_t group : {std::int64_t{16}, std::int64_t{50}}) {
+      for (const bool symmetric : {true, false}) {
+        const bool packed = s.N % 2 == 0;
+        const Matrix original = random_float(DType::kFloat32, s.N, s.K, 1);
+        Matrix x = random_float(DType::kBFloat16, s.M, s.K, 2, Fill::kWide);
+        if (s.M > 2 && s.K > 0) x.set(1, s.K - 1, NAN);
+        Quantized w({4, symmetric, group}, s.N, s.K, packed);
+        ASSERT_TRUE(quantize(original.view(), {}, w.mut()).ok());
+        Matrix y(DType::kFloat32, s.M, s.N);
+        run({x.view(), {}, w.view(), {}, y.mut()});
+
+        const std::int64_t groups = w.format.groups(s.K);
+        Matrix q(DType::kInt8, s.M, s.K), scale(DType::kFloat32, s.M, groups);
+        ASSERT_TRUE(quantize_per_token(x.view(), group, q.mut(), scale.mut()).ok());
+        for (std::int64_t m = 0; m < s.M; ++m) {
+          for (std::int64_t n = 0; n < s.N; ++n) {
+            float expected = 0;
+            for (std::int64_t g = 0; g < groups; ++g) {
+              std::int64_t acc = 0;
+              for (std::int64_t k = g * group; k < std::min(s.K, (g + 1) * group); ++k) {
+                acc += q.view().row<std::int8_t>(m)[k] * static_cast<std::int64_t>(reference::centered(w.view(), n, k));
+              }
+              expected += static_cast<float>(acc) * (w.scale.view().row<float>(n)[g] * scale.view().row<float>(m)[g]);
+            }
+            const float actual = y.view().row<float>(m)[n];
+            ASSERT_TRUE(actual == expected || (std::isnan(actual) && std::isnan(expected)));
+          }
+        }
+      }
+    }
+  }
+}
+
+Matrix with_outliers(std::int64_t M, std::int64_t K) {
+  Matrix x = random_float(DType::kFloat16, M, K, 7);
+  for (std::int64_t m = 0; m < M; m += 2) {
+    if (K > 3) x.set(m, 3, -9.5f);
+    if (K > 20) x.set(m, 20, 6.0f);  // at the threshold: an outlier
+  }
+  return x;
+}
+
+Matrix llm_int8(const Kernel& kernel, const Matrix& x, const Quantized& w, float threshold, OutlierRule rule) {
+  Matrix y(DType::kFloat32, x.view().rows, w.q.view().rows);
+  kernel.run({x.view(), {}, w.view(), {}, y.mut(), threshold, rule}, serial());
+  return y;
+}
+
+TEST_P(LlmInt8Kernel, WithoutThresholdIsW8A8) {
+  for (const Shape& s : kShapes) {
+    const Matrix original = random_float(DType::kFloat32, s.N, s.K, 1);
+    const Matrix x = with_outliers(s.M, s.K);
+    Quantized w({8, true, kPerChannel}, s.N, s.K);
+    ASSERT_TRUE(quantize(original.view(), {}, w.mut()).ok());
+    Matrix q(DType::kInt8, s.M, s.K), scale(DType::kFloat32, s.M, 1), plain(DType::kFloat32, s.M, s.N);
+    ASSERT_TRUE(quantize_per_token(x.view(), kPerChannel, q.mut(), scale.mut()).ok());
+    ASSERT_TRUE(scaled_mm(q.view(), scale.view(), w.q.view(), w.scale.view(), {}, plain.mut()).ok());
+    ASSERT_TRUE(llm_int8(GetParam(), x, w, 0, OutlierRule::kToken) == plain);
+    ASSERT_TRUE(llm_int8(GetParam(), x, w, 1e9f, OutlierRule::kToken) == plain);
+  }
+}
+
+TEST_P(LlmInt8Kernel, TakesOutliersOutOfTheIntegers) {
+  const Matrix original = random_float(DType::kFloat32, 24, 200, 1);
+  const Matrix x = with_outliers(6, 200);
+  Quantized w({8, true, kPerChannel}, 24, 200);
+  ASSERT_TRUE(quantize(original.view(), {}, w.mut()).ok());
+  const Matrix all = llm_int8(GetParam(), x, w, 6, OutlierRule::kToken);
+  const Matrix batch = llm_int8(GetParam(), x, w, 6, OutlierRule::kBatch);
+  double error[2] = {0, 0};
+  const Matrix plain = llm_int8(GetParam(), x, w, 0, OutlierRule::kToken);
+  for (std::int64_t m = 0; m < 6; ++m) {
+    for (std::int64_t n = 0; n < 24; ++n) {
+      double exact = 0;
+      for (std::int64_t k = 0; k < 200; ++k) {
+        exact += static_cast<double>(reference::element(x.view(), m, k)) *
+                 static_cast<double>(reference::centered(w.view(), n, k) * reference::scale_at(w.view(), n, k));
+      }
+      error[0] += std::fabs(static_cast<double>(plain.view().row<float>(m)[n]) - exact);
+      error[1] += std::fabs(static_cast<double>(all.view().row<float>(m)[n]) - exact);
+    }
+  }
+  EXPECT_LT(error[1], 0.8 * error[0]);
+  // By token a row is independent of its neighbours; by batch the same columns leave every row.
+  for (std::int64_t m = 0; m < 6; ++m) {
+    Matrix row(DType::kFloat16, 1, 200);
+    std::memcpy(row.mut().data, x.view().row<char>(m), 400);
+    const Matrix alone = llm_int8(GetParam(), row, w, 6, OutlierRule::kToken);
+    EXPECT_EQ(std::memcmp(alone.view().data, all.view().row<char>(m), 24 * sizeof(float)), 0) << m;
+    const bool has_outliers = m % 2 == 0;
+    EXPECT_EQ(std::memcmp(all.view().row<char>(m), batch.view().row<char>(m), 24 * sizeof(float)) == 0, has_outliers);
+  }
+}
+
+TEST_P(EveryKernel, RowsDoNotDependOnBatchOrThreads) {
+  const std::int64_t M = 9, N = 37, K = 200;
+  const bool packed = GetParam().name.find("_w4_") != std::string_view::npos;
+  const WeightFormat format = packed ? WeightFormat{4, true, 32} : WeightFormat{};
+  const Matrix original = random_float(DType::kFloat32, N, K, 1);
+  Quantized w(format, N, K, packed);
+  ASSERT_TRUE(quantize(original.view(), {}, w.mut()).ok());
+  const bool integer = computes(Op::kScaledMm);
+  const Matrix x = integer ? random_int8(M, K, 2) : random_float(DType::kFloat32, M, K, 2);
+  const Matrix x_scale = random_float(DType::kFloat32, M, 1, 3);
+  Matrix whole(DType::kFloat32, M, N);
+  run({x.view(), x_scale.view(), w.view(), {}, whole.mut(), 1.5f});
+  for (std::int64_t m = 0; m < M; ++m) {
+    Matrix one(DType::kFloat32, 1, N);
+    const auto slice = [m](const Matrix& matrix) { return matrix.view().slice_rows(m, m + 1); };
+    GetParam().run({slice(x), slice(x_scale), w.view(), {}, one.mut(), 1.5f}, serial());
+    ASSERT_EQ(std::memcmp(one.view().data, whole.view().row<char>(m), static_cast<std::size_t>(N) * sizeof(float)), 0);
+  }
+}
+
+}  // namespace
+}  // namespace octavo
