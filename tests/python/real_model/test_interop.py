@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 import octavo
+from octavo.evaluate import kl_divergence
 
 WEIGHT_ONLY = ("w8a16", "w4a16-g64", "w4a16-g32-asym")
 TEXT = "The Python interpreter reads 1 line at a time; a compiler reads whole files, and so it can see further ahead."
@@ -99,7 +100,5 @@ def test_w8a8_layers_agree_with_stock_ones(quantized, ids, load_stock):
         usual = (2 / 12) ** 0.5 * step * weight.norm(dim=-1)
         assert difference.square().mean().sqrt() <= 1.5 * usual.square().mean().sqrt(), name
 
-    # Through 30 layers the differences add up to a few percent of what the logits say.
-    found = logits(ours, ids)
-    assert (found - reference).norm() <= 0.05 * reference.norm()
-    assert (found[0, -1].argmax() == reference[0, -1].argmax()).item()
+    # Each is about 0.05 nats from the FP16 model on this text; two unrelated models would be several nats apart.
+    assert kl_divergence(reference[0], logits(ours, ids)[0]).mean() < 0.1
