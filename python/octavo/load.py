@@ -37,7 +37,8 @@ def load(
 
     Raises:
         FileNotFoundError: no such directory, or a file of it is missing.
-        ValueError: a format other than compressed-tensors' integers, or tensors missing, unexpected or misshapen.
+        ValueError: a format other than compressed-tensors' integers, or tensors missing, unexpected or misshapen, or a file
+            that is cut short.
     """
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
@@ -93,7 +94,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _tensor_files(path: Path) -> dict[Path, list[str]]:
     """The safetensors files of a directory and the tensors in each."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     index = path / "model.safetensors.index.json"
     shards = ["model.safetensors"]
@@ -105,8 +106,11 @@ def _tensor_files(path: Path) -> dict[Path, list[str]]:
             raise ValueError(f"{index}: shard {shard!r} is not a plain file name")
         if not (path / shard).is_file():
             raise FileNotFoundError(f"{path / shard}: no such file")
-        with safe_open(path / shard, "pt") as file:
-            files[path / shard] = list(file.keys())
+        try:
+            with safe_open(path / shard, "pt") as file:
+                files[path / shard] = list(file.keys())
+        except SafetensorError as error:
+            raise ValueError(f"{path / shard}: {error}") from None
     return files
 
 
@@ -150,15 +154,15 @@ def _fill(model: nn.Module, files: dict[Path, list[str]], device: torch.device) 
     for path, names in files.items():
         with safe_open(path, "pt") as file:
             for name in names:
-                # A copy, not a view of the mapped file, which may shrink or vanish while the model is in use.
-                tensor = file.get_tensor(name).to(device, copy=True)
+                # Views of the mapped file, which may shrink or vanish while the model is in use: what stays is copied.
+                tensor = file.get_tensor(name)
                 module, _, leaf = name.rpartition(".")
                 if module in quantized and leaf != "bias":
-                    parts[module][leaf] = tensor
+                    parts[module][leaf] = tensor.to(device, copy=True)
                     if compressed_tensors.complete(parts[module], model.get_submodule(module)):
                         compressed_tensors.fill(model.get_submodule(module), module, parts.pop(module))
                 elif name in state:
-                    _assign(model, name, tensor, state[name])
+                    _assign(model, name, tensor, state[name], device)
                 else:
                     unexpected.append(name)
     unexpected += [f"{module}.{leaf}" for module, tensors in parts.items() for leaf in tensors]
@@ -166,12 +170,12 @@ def _fill(model: nn.Module, files: dict[Path, list[str]], device: torch.device) 
         raise ValueError(f"{path.parent}: {type(model).__name__} has no place for {_list(unexpected)}")
 
 
-def _assign(model: nn.Module, name: str, tensor: torch.Tensor, expected: torch.Tensor) -> None:
-    """Makes a tensor of a file the parameter or buffer of that name."""
+def _assign(model: nn.Module, name: str, tensor: torch.Tensor, expected: torch.Tensor, device: torch.device) -> None:
+    """Makes a copy of a tensor of a file the parameter or buffer of that name."""
     if tensor.shape != expected.shape:
         raise ValueError(f"{name}: shape {list(tensor.shape)}, but the model expects {list(expected.shape)}")
     module, _, leaf = name.rpartition(".")
-    tensor = tensor.to(expected.dtype)
+    tensor = tensor.to(device, expected.dtype, copy=True)
     if isinstance(expected, nn.Parameter):
         tensor = nn.Parameter(tensor, requires_grad=expected.requires_grad)
     setattr(model.get_submodule(module), leaf, tensor)

@@ -295,6 +295,14 @@ def test_a_directory_without_a_model_is_an_error(tmp_path):
         octavo.load(tmp_path / "nothing")
 
 
+def test_a_truncated_file_is_named(tmp_path):
+    write(tmp_path, "w4a16-g16")
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="model.safetensors: "):
+        octavo.load(tmp_path)
+
+
 def test_loaded_tensors_are_not_views_of_the_file(tmp_path):
     model = write(tmp_path, "w4a16-g16")
     loaded = octavo.load(tmp_path)
