@@ -37,7 +37,7 @@ def load(
 
     Raises:
         FileNotFoundError: no such directory, or a file of it is missing.
-        ValueError: a format other than compressed-tensors' integers, or tensors missing, unexpected or misshapen, or a file
+        ValueError: a format other than compressed-tensors' integers; tensors missing, unexpected or misshapen; a file
             that is cut short.
     """
     from accelerate import init_empty_weights
