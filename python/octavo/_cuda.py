@@ -1,0 +1,92 @@
+"""Operators on CUDA tensors, composed of torch's own: correct, and the only ones there until this package has CUDA kernels.
+
+Weight-only products dequantize and multiply. Integer products are exact (in float64, which holds every sum), so they give the
+CPU's bits. What is not worth composing goes through the CPU and back.
+"""
+
+import torch
+
+_ops = torch.ops.octavo
+
+
+def _on_cpu(op):
+    """The CPU's kernel of an operator, for tensors wherever they are."""
+
+    def run(*args):
+        device = next(a.device for a in args if isinstance(a, torch.Tensor))
+        result = op(*(a.cpu() if isinstance(a, torch.Tensor) else a for a in args))
+        if isinstance(result, torch.Tensor):
+            return result.to(device)
+        return tuple(part.to(device) for part in result)
+
+    return run
+
+
+def _per_element(parameter: torch.Tensor, N: int, K: int, group_size: int) -> torch.Tensor:
+    """Scales or zero points as a matrix that broadcasts over [N, K]."""
+    if group_size <= 0:
+        return parameter.reshape(-1, 1)
+    return parameter.reshape(N, -1).repeat_interleave(group_size, dim=1)[:, :K]
+
+
+def _dequantize(q, scale, zero_point, num_bits, group_size, packed, K, dtype):
+    if packed:
+        offset = 8 if zero_point is None else 0
+        q = torch.stack((q & 15, q >> 4), dim=-1).reshape(q.shape[0], -1)[:, :K].to(torch.float32) - offset
+    w = q.to(torch.float32)
+    if zero_point is not None:
+        w = w - _per_element(zero_point, q.shape[0], K, group_size).to(torch.float32)
+    return (w * _per_element(scale, q.shape[0], K, group_size)).to(dtype)
+
+
+def _quantize_per_token(x, group_size):
+    K = x.shape[-1]
+    size = group_size if group_size > 0 else max(K, 1)
+    groups = -(-K // size) if group_size > 0 else 1
+    padded = torch.nn.functional.pad(x.to(torch.float32), (0, groups * size - K)).unflatten(-1, (groups, size))
+    absmax = padded.abs().amax(dim=-1)
+    scale = torch.where(absmax == 0, 1.0, (absmax / 127).clamp(min=2.0**-126))
+    scale = torch.where(absmax.isfinite(), scale, float("nan"))
+    q = torch.round(padded / scale.unsqueeze(-1)).clamp(-128, 127).nan_to_num(0.0)
+    return q.to(torch.int8).flatten(-2)[..., :K].contiguous(), scale
+
+
+def _linear(x, q, scale, zero_point, bias, num_bits, group_size, packed):
+    w = _dequantize(q, scale, zero_point, num_bits, group_size, packed, x.shape[-1], x.dtype)
+    return torch.nn.functional.linear(x, w, None if bias is None else bias.to(x.dtype))
+
+
+def _scaled_mm(x, w, x_scale, w_scale, bias, out_dtype):
+    sums = torch.matmul(x.to(torch.float64), w.to(torch.float64).T)
+    if out_dtype == torch.int32:
+        return sums.to(torch.int32)
+    y = sums.to(torch.float32) * w_scale.reshape(1, -1)
+    y = y.reshape(-1, w.shape[0]) * x_scale.reshape(-1, 1)
+    if bias is not None:
+        y = y + bias.to(torch.float32)
+    return y.reshape(*x.shape[:-1], w.shape[0]).to(out_dtype)
+
+
+def _matmul(x, y, alpha):
+    one = torch.ones(1, device=x.device)
+    return _scaled_mm(x, y, one, one * alpha, None, torch.bfloat16)
+
+
+COMPOSED = {
+    "dequantize": _dequantize,
+    "linear": _linear,
+    "matmul": _matmul,
+    "quantize_per_token": _quantize_per_token,
+    "scaled_mm": _scaled_mm,
+}
+
+
+def _register() -> None:
+    through_cpu = ("quantize", "pack", "unpack", "linear_w4a8", "linear_llm_int8")
+    kernels = {name: _on_cpu(getattr(_ops, name)) for name in through_cpu}
+    kernels |= COMPOSED
+    for name, kernel in kernels.items():
+        torch.library.impl(f"octavo::{name}", "CUDA")(kernel)
+
+
+_register()
