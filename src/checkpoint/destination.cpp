@@ -98,8 +98,9 @@ Status Destination::publish() {
   OCTAVO_RETURN_IF_ERROR(exists && replace_ ? exchange_directories(partial_, path_) : rename_new(partial_, path_));
   // From here on partial_ is at most the directory that was replaced.
   marker_.reset();
-  if (exists) fs::remove_all(partial_, error);
-  if (error) return io_error("{}: is what was replaced, and cannot be removed: {}", partial_, error.message());
+  if (exists && fs::remove_all(partial_, error) == static_cast<std::uintmax_t>(-1)) {
+    return io_error("{}: is what was replaced, and cannot be removed: {}", partial_, error.message());
+  }
   return sync_directory(fs::absolute(path_, error).parent_path().string());
 }
 
