@@ -42,7 +42,7 @@ NOTES = (
     "take that scale with them: in down_proj of layers 11, 28 and 29 single inputs are thousands of times larger than "
     "the usual one. Leaving every down_proj's input unrounded would save about a quarter of the cost.",
     f"Perplexity and KL: the first {WINDOWS} windows of {WINDOW} tokens of Python's language reference, in FP32 "
-    "arithmetic. Tokens/s: greedy decoding at batch 1; in a model this small most of it is Python between layers.",
+    "arithmetic. Tokens/s: greedy decoding at batch 1, on the kernels that `octavo kernels` lists for this machine.",
 )
 
 
