@@ -1,7 +1,5 @@
 // How fast are weights quantized, as a share of reading them? Times quantize() of a cold BF16 matrix beside a plain read
 // loop over the same buffer, interleaved, and prints a table; with a file's name, writes the figures there as JSON.
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -11,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "core/format.h"
 #include "octavo/octavo.h"
 
 namespace octavo {
@@ -101,19 +100,21 @@ int main(int argc, char** argv) {
   const double gigabytes = static_cast<double>(weights.size()) * 2e-9;
 
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
-  fmt::print("{:<16} {:<7} {:>8} {:>10} {:>8} {:>10} {:>8}\n", "scheme", "clip", "threads", "GB/s", "spread", "read GB/s",
+  print_text("{:<16} {:<7} {:>8} {:>10} {:>8} {:>10} {:>8}\n", "scheme", "clip", "threads", "GB/s", "spread", "read GB/s",
              "share");
+  const char* only = std::getenv("ONLY");
   for (const int threads : {1, 2}) {
     for (const auto& [scheme, clip] : {std::pair{"w8a16", Clip::kAbsmax},
                                        {"w8a16-tensor", Clip::kAbsmax},
                                        {"w4a16-g128", Clip::kAbsmax},
                                        {"w4a16-g32-asym", Clip::kAbsmax},
                                        {"w4a16-g128", Clip::kMse}}) {
+      if (only && (std::string(only) != scheme || clip != Clip::kAbsmax)) continue;
       const Row r = measure(scheme, clip, threads, weights);
       const char* clip_name = clip == Clip::kAbsmax ? "absmax" : "mse";
       const double rate = gigabytes / r.quantize.median;
       const double share = r.read.median / r.quantize.median;
-      fmt::print("{:<16} {:<7} {:>8} {:>10.2f} {:>7.0f}% {:>10.2f} {:>7.0f}%\n", scheme, clip_name, threads, rate,
+      print_text("{:<16} {:<7} {:>8} {:>10.2f} {:>7.0f}% {:>10.2f} {:>7.0f}%\n", scheme, clip_name, threads, rate,
                  100 * r.quantize.spread, gigabytes / r.read.median, 100 * share);
       rows.push_back({{"scheme", scheme},
                       {"clip", clip_name},

@@ -26,3 +26,7 @@ if(missing)
   message(FATAL_ERROR "Not found: ${missing}. Run 'make deps', or on Debian and Ubuntu: apt-get install "
                       "nlohmann-json3-dev libcli11-dev libfmt-dev libxxhash-dev libgtest-dev")
 endif()
+
+# Only core/format.cpp compiles {fmt}; everything else sees its declarations.
+add_library(fmt_headers INTERFACE)
+target_include_directories(fmt_headers SYSTEM INTERFACE $<TARGET_PROPERTY:fmt::fmt,INTERFACE_INCLUDE_DIRECTORIES>)

@@ -6,8 +6,9 @@ seconds=${1:?seconds}
 
 cmake --preset fuzz >/dev/null
 cmake --build --preset fuzz
-for target in build/fuzz/tests/fuzz/*_fuzzer; do
-  name=$(basename "$target" _fuzzer)
+for target in build/fuzz/tests/fuzz/fuzz_*; do
+  [ -x "$target" ] && [ -f "$target" ] || continue
+  name=${target##*/fuzz_}
   mkdir -p "build/fuzz/corpus/$name"
   if ! "$target" -max_total_time="$seconds" -max_len=65536 -print_final_stats=1 -artifact_prefix="build/fuzz/" \
       "build/fuzz/corpus/$name" "tests/fuzz/corpus/$name" >"build/fuzz/$name.log" 2>&1; then

@@ -1,7 +1,7 @@
-"""Operators on CUDA tensors, composed of torch's own: correct, and the only ones there until this package has CUDA kernels.
+"""Operators on CUDA tensors, composed of torch's own: correct, and all there is until this package has CUDA kernels.
 
-Weight-only products dequantize and multiply. Integer products are exact (in float64, which holds every sum), so they give the
-CPU's bits. What is not worth composing goes through the CPU and back.
+Weight-only products dequantize and multiply. Integer products are exact (in float64, which holds every sum), so they
+give the CPU's bits. What is not worth composing goes through the CPU and back.
 """
 
 import torch

@@ -28,7 +28,7 @@ struct Checkpoint::State {
     OCTAVO_ASSIGN_OR_RETURN(File file, File::open(directory.empty() ? name : directory + "/" + name));
     OCTAVO_ASSIGN_OR_RETURN(const std::uint64_t bytes, file.size());
     OCTAVO_ASSIGN_OR_RETURN(SafetensorsHeader header, read_safetensors_header(file));
-    layout += fmt::format("{} {} {}\n", fs::path(name).filename().string(), bytes, header.text.size()) + header.text;
+    layout += format_text("{} {} {}\n", fs::path(name).filename().string(), bytes, header.text.size()) + header.text;
     for (TensorInfo& tensor : header.tensors) {
       tensor.file = files.size();
       tensors.push_back(std::move(tensor));
@@ -110,7 +110,7 @@ Status Checkpoint::read(const TensorInfo& tensor, std::uint64_t offset, std::spa
   }
   return state_->handles[tensor.file]
       .read(tensor.offset + offset, out)
-      .with_context(fmt::format("tensor '{}'", tensor.name));
+      .with_context(format_text("tensor '{}'", tensor.name));
 }
 
 std::string Checkpoint::layout_hash() const { return hash_hex(state_->layout); }

@@ -1,6 +1,6 @@
 #include "checkpoint/hash.h"
 
-#include <fmt/format.h>
+#include "core/format.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -9,7 +9,7 @@ namespace octavo {
 
 std::string hash_hex(std::string_view data) {
   const XXH128_hash_t hash = XXH3_128bits(data.data(), data.size());
-  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+  return format_text("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
 }  // namespace octavo

@@ -28,11 +28,11 @@ class Limits final : public nlohmann::json_sax<Json> {
   bool end_array() override { return pop(); }
   bool key(string_t& key) override {
     if (keys_.back().insert(key).second) return true;
-    error_ = fmt::format("the key \"{}\" is there twice", excerpt(key));
+    error_ = format_text("the key \"{}\" is there twice", excerpt(key));
     return false;
   }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) override {
-    error_ = fmt::format("is not valid JSON at byte {}", position);
+    error_ = format_text("is not valid JSON at byte {}", position);
     return false;
   }
 
@@ -40,7 +40,7 @@ class Limits final : public nlohmann::json_sax<Json> {
   bool push() {
     keys_.emplace_back();
     if (keys_.size() <= kMaxDepth) return true;
-    error_ = fmt::format("is nested more than {} levels deep", kMaxDepth);
+    error_ = format_text("is nested more than {} levels deep", kMaxDepth);
     return false;
   }
   bool pop() {

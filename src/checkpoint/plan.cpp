@@ -175,7 +175,7 @@ std::string list(const std::vector<std::string>& names) {
   constexpr std::size_t kShown = 3;
   std::string text;
   for (std::size_t i = 0; i < std::min(names.size(), kShown); ++i) text += (i ? ", " : "") + names[i];
-  if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
+  if (names.size() > kShown) text += format_text(" and {} more", names.size() - kShown);
   return text;
 }
 
@@ -197,7 +197,7 @@ Status check_group_size(const Checkpoint& source, const std::vector<const LayerP
   std::vector<std::string> bad;
   for (const LayerPlan* layer : layers) {
     const std::int64_t K = source.tensors()[layer->tensor].shape[1];
-    if (K % size != 0) bad.push_back(fmt::format("{} (K = {})", layer->name, K));
+    if (K % size != 0) bad.push_back(format_text("{} (K = {})", layer->name, K));
   }
   if (bad.empty()) return {};
   const std::int64_t better = common_group_size(source, layers);
@@ -221,7 +221,7 @@ Status choose_group_size(const Checkpoint& source, Scheme& scheme, std::vector<L
     std::vector<std::string> bad;
     for (const LayerPlan* layer : grouped) {
       const std::int64_t K = source.tensors()[layer->tensor].shape[1];
-      if (K % kAutoGroupSizes.back() != 0) bad.push_back(fmt::format("{} (K = {})", layer->name, K));
+      if (K % kAutoGroupSizes.back() != 0) bad.push_back(format_text("{} (K = {})", layer->name, K));
     }
     return invalid("--group-size auto: none of 128, 64, 32 divides K of {}; --ignore them, or use {} without groups",
                    list(bad), to_string(scheme));

@@ -158,7 +158,7 @@ class Run {
     const std::span part(arena.take<std::byte>(task.bytes), task.bytes);
     const std::uint64_t offset = static_cast<std::uint64_t>(task.unit) * kCopyBytes;
     OCTAVO_RETURN_IF_ERROR(source_.read(tensor, offset, part));
-    return output.write(layout.offsets.at(tensor.name) + offset, part).with_context(fmt::format("tensor '{}'", tensor.name));
+    return output.write(layout.offsets.at(tensor.name) + offset, part).with_context(format_text("tensor '{}'", tensor.name));
   }
 
   // All tasks, batch by batch; of several errors the first in order of tasks is returned, whatever the threads.

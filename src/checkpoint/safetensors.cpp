@@ -141,7 +141,7 @@ class HeaderReader final : public nlohmann::json_sax<Json> {
 
   template <class... Args>
   bool fail(fmt::format_string<Args...> format, Args&&... args) {
-    error_ = fmt::format(format, std::forward<Args>(args)...);
+    error_ = format_text(format, std::forward<Args>(args)...);
     return false;
   }
 

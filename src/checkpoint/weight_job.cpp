@@ -120,7 +120,7 @@ Status WeightJob::explain(Status status, Rows rows, const MatrixView& w) const {
   }
   std::string advice;
   if (options_.scale_dtype == DType::kFloat16) advice = "; use --scale-dtype float32 or bfloat16";
-  return {status.code(), fmt::format("tensor '{}', rows {} to {}: {}{}", tensor_.name, rows.begin,
+  return {status.code(), format_text("tensor '{}', rows {} to {}: {}{}", tensor_.name, rows.begin,
                                      rows.begin + rows.count - 1, status.message(), advice)};
 }
 
@@ -213,7 +213,7 @@ Status WeightJob::quantize(std::int64_t unit, Arena& arena) {
 Status WeightJob::write(Rows part, const Buffers& buffers) const {
   const auto write_at = [&](std::uint64_t base, std::int64_t offset, const void* data, std::int64_t bytes) {
     return output_->write(base + static_cast<std::uint64_t>(offset), bytes_of(data, bytes))
-        .with_context(fmt::format("tensor '{}'", tensor_.name));
+        .with_context(format_text("tensor '{}'", tensor_.name));
   };
   const std::int64_t stride = stored_.row_bytes();
   OCTAVO_RETURN_IF_ERROR(write_at(integers_offset_, part.begin * stride, buffers.integers, part.count * stride));

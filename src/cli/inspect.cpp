@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <map>
 
@@ -8,6 +6,7 @@
 #include "checkpoint/model_config.h"
 #include "cli/text.h"
 #include "cli/verb.h"
+#include "core/format.h"
 #include "octavo/checkpoint.h"
 
 namespace octavo::cli {
@@ -81,7 +80,7 @@ int inspect(int argc, char** argv) {
                          {"bytes", tensor.bytes},
                          {"scheme", scheme.empty() ? Json(nullptr) : Json(scheme)}});
     }
-    fmt::print("{}", to_text({{"path", path},
+    print_text("{}", to_text({{"path", path},
                               {"bytes", total},
                               {"files", files},
                               {"quantization_config", quantization},
@@ -95,21 +94,21 @@ int inspect(int argc, char** argv) {
     name_width = std::max(name_width, excerpt(tensor.name, kMaxName).size());
     shape_width = std::max(shape_width, format_shape(tensor.shape).size());
   }
-  fmt::print("{:{}}  {:7}  {:{}}  {:>9}  {}\n", "name", name_width, "dtype", "shape", shape_width, "size", "scheme");
+  print_text("{:{}}  {:7}  {:{}}  {:>9}  {}\n", "name", name_width, "dtype", "shape", shape_width, "size", "scheme");
   for (const TensorInfo& tensor : checkpoint->tensors()) {
-    fmt::print("{:{}}  {:7}  {:{}}  {:>9}  {}\n", excerpt(tensor.name, kMaxName), name_width, tensor.dtype,
+    print_text("{:{}}  {:7}  {:{}}  {:>9}  {}\n", excerpt(tensor.name, kMaxName), name_width, tensor.dtype,
                format_shape(tensor.shape), shape_width, format_bytes(tensor.bytes), scheme_of(tensor, schemes));
   }
-  fmt::print("\n{} tensors, {}, {} file{}", checkpoint->tensors().size(), format_bytes(total), checkpoint->files().size(),
+  print_text("\n{} tensors, {}, {} file{}", checkpoint->tensors().size(), format_bytes(total), checkpoint->files().size(),
              checkpoint->files().size() == 1 ? "" : "s");
   if (quantization.is_object()) {
     const auto word = [&](const char* key) {
       const auto found = quantization.find(key);
       return found != quantization.end() && found->is_string() ? " " + excerpt(found->get<std::string>()) : "";
     };
-    fmt::print("; quantized:{}{}", word("quant_method"), word("format"));
+    print_text("; quantized:{}{}", word("quant_method"), word("format"));
   }
-  fmt::print("\n");
+  print_text("\n");
   return kOk;
 }
 

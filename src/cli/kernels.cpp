@@ -1,9 +1,8 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "checkpoint/json.h"
 #include "cli/verb.h"
+#include "core/format.h"
 #include "octavo/gemm.h"
 
 namespace octavo::cli {
@@ -27,7 +26,7 @@ int kernels(int argc, char** argv) {
                       {"usable", kernel.usable.ok()},
                       {"reason", kernel.usable.ok() ? Json(nullptr) : Json(kernel.usable.message())}});
     }
-    fmt::print("{}", to_text(rows));
+    print_text("{}", to_text(rows));
     return kOk;
   }
   std::size_t name_width = 0;
@@ -37,7 +36,7 @@ int kernels(int argc, char** argv) {
     op_width = std::max(op_width, to_string(kernel.op).size());
   }
   for (const KernelInfo& kernel : list) {
-    fmt::print("{:{}}  {:{}}  {:3}  {}\n", kernel.name, name_width, to_string(kernel.op), op_width,
+    print_text("{:{}}  {:{}}  {:3}  {}\n", kernel.name, name_width, to_string(kernel.op), op_width,
                kernel.usable.ok() ? "yes" : "no", kernel.usable.ok() ? kernel.summary : kernel.usable.message());
   }
   return kOk;

@@ -1,6 +1,4 @@
 // octavo VERB …: verbs are functions here, or programs octavo-VERB, like git's.
-#include <fmt/format.h>
-
 #include <array>
 #include <cstdio>
 #include <exception>
@@ -8,6 +6,7 @@
 #include <string_view>
 
 #include "cli/verb.h"
+#include "core/format.h"
 
 namespace octavo::cli {
 namespace {
@@ -20,11 +19,11 @@ constexpr std::array kVerbs = {
 };
 
 void print_help(std::FILE* out) {
-  fmt::print(out,
+  print_text(out,
              "octavo makes large language models smaller and faster: 8- and 4-bit weights and activations.\n\n"
              "Usage: octavo VERB [OPTIONS] [ARGUMENTS]\n\nVerbs:\n");
-  for (const Verb& verb : kVerbs) fmt::print(out, "  {:10} {}\n", verb.name, verb.summary);
-  fmt::print(out,
+  for (const Verb& verb : kVerbs) print_text(out, "  {:10} {}\n", verb.name, verb.summary);
+  print_text(out,
              "\nAny other VERB runs the program octavo-VERB, if there is one beside octavo or on PATH.\n"
              "'octavo VERB --help' describes a verb.\n\n"
              "Example:\n  octavo quantize ./SmolLM2-135M ./SmolLM2-135M-w4a16 --scheme w4a16-g64\n");
@@ -46,14 +45,14 @@ int run(int argc, char** argv) {
   }
   const bool is_verb = !name.starts_with('-') && name.find('/') == std::string_view::npos;
   if (is_verb) run_external(name, argv + 1);
-  fmt::print(stderr, "octavo: '{}' is not a verb{}; verbs are", name,
-             is_verb ? fmt::format(", and there is no program octavo-{}", name) : "");
+  print_text(stderr, "octavo: '{}' is not a verb{}; verbs are", name,
+             is_verb ? format_text(", and there is no program octavo-{}", name) : "");
   std::string_view separator = " ";
   for (const Verb& verb : kVerbs) {
-    fmt::print(stderr, "{}{}", separator, verb.name);
+    print_text(stderr, "{}{}", separator, verb.name);
     separator = ", ";
   }
-  fmt::print(stderr, "\nSee 'octavo --help'.\n");
+  print_text(stderr, "\nSee 'octavo --help'.\n");
   return kUsage;
 }
 

@@ -1,12 +1,12 @@
 #include "cli/progress.h"
 
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 
 #include "cli/text.h"
+#include "core/format.h"
 
 namespace octavo::cli {
 namespace {
@@ -30,7 +30,7 @@ void ProgressLine::show(const Progress& progress) {
   next_ = now + (terminal_ ? kTerminalInterval : kPlainInterval);
   const double rate = static_cast<double>(progress.bytes_done) / std::max(now, 1e-9);
   const double left = static_cast<double>(progress.bytes_total - progress.bytes_done) / std::max(rate, 1.0);
-  fmt::print(stderr, "{}{} of {}, {} of {} tensors, {:.2f} GB/s, {} left{}", terminal_ ? "\r\x1b[K" : "",
+  print_text(stderr, "{}{} of {}, {} of {} tensors, {:.2f} GB/s, {} left{}", terminal_ ? "\r\x1b[K" : "",
              format_bytes(progress.bytes_done), format_bytes(progress.bytes_total), progress.tensors_done,
              progress.tensors_total, rate / 1e9, format_seconds(left), terminal_ ? "" : "\n");
   std::fflush(stderr);
@@ -38,7 +38,7 @@ void ProgressLine::show(const Progress& progress) {
 }
 
 void ProgressLine::clear() {
-  if (terminal_ && shown_) fmt::print(stderr, "\r\x1b[K");
+  if (terminal_ && shown_) print_text(stderr, "\r\x1b[K");
   shown_ = false;
 }
 

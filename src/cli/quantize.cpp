@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <csignal>
@@ -9,6 +7,7 @@
 #include "cli/progress.h"
 #include "cli/text.h"
 #include "cli/verb.h"
+#include "core/format.h"
 #include "octavo/checkpoint.h"
 
 namespace octavo::cli {
@@ -81,7 +80,7 @@ Result<PlanOptions> plan_options(const Arguments& a) {
   for (const std::string& layer : a.layers) {
     const std::size_t equals = layer.rfind('=');  // a scheme has none, a regular expression may
     if (equals == std::string::npos) {
-      return Status(StatusCode::kInvalidArgument, fmt::format("--layer '{}' is not of the form REGEX=SCHEME", layer));
+      return Status(StatusCode::kInvalidArgument, format_text("--layer '{}' is not of the form REGEX=SCHEME", layer));
     }
     auto other = parse_scheme(std::string_view(layer).substr(equals + 1));
     if (!other.ok()) return other.status().with_context("--layer");
@@ -95,7 +94,7 @@ Result<PlanOptions> plan_options(const Arguments& a) {
 }
 
 std::string ratio(const QuantizationPlan& plan) {
-  return fmt::format(
+  return format_text(
       "{} -> {} ({:.2f}x smaller)", format_bytes(plan.bytes_before), format_bytes(plan.bytes_after),
       static_cast<double>(plan.bytes_before) / static_cast<double>(std::max<std::uint64_t>(plan.bytes_after, 1)));
 }
@@ -123,12 +122,12 @@ Json plan_json(const QuantizationPlan& plan) {
 void print_plan(const QuantizationPlan& plan) {
   std::size_t width = 5;
   for (const LayerPlan& layer : plan.layers) width = std::max(width, layer.name.size());
-  fmt::print("{:{}}  {:>9}  {:>9}  {}\n", "layer", width, "before", "after", "scheme");
+  print_text("{:{}}  {:>9}  {:>9}  {}\n", "layer", width, "before", "after", "scheme");
   for (const LayerPlan& layer : plan.layers) {
-    fmt::print("{:{}}  {:>9}  {:>9}  {}\n", excerpt(layer.name, 512), width, format_bytes(layer.bytes_before),
+    print_text("{:{}}  {:>9}  {:>9}  {}\n", excerpt(layer.name, 512), width, format_bytes(layer.bytes_before),
                format_bytes(layer.bytes_after), layer.scheme ? to_string(*layer.scheme) : "stays: " + layer.reason);
   }
-  fmt::print("\n{} of {} layers are quantized; {}\n", count_quantized(plan), plan.layers.size(), ratio(plan));
+  print_text("\n{} of {} layers are quantized; {}\n", count_quantized(plan), plan.layers.size(), ratio(plan));
 }
 
 // Layers that stay for a reason the user did not give.
@@ -140,18 +139,18 @@ void print_left(const QuantizationPlan& plan) {
     }
   }
   for (const auto& [reason, names] : left) {
-    fmt::print("left as they are ({}): {}{}\n", reason, excerpt(names.front(), 512),
-               names.size() > 1 ? fmt::format(" and {} more", names.size() - 1) : "");
+    print_text("left as they are ({}): {}{}\n", reason, excerpt(names.front(), 512),
+               names.size() > 1 ? format_text(" and {} more", names.size() - 1) : "");
   }
 }
 
 void print_report(const Arguments& a, const QuantizationPlan& plan, const QuantizationReport& report, double seconds) {
-  fmt::print("{}: {}, {} of {} layers, {}\n", a.destination, to_string(plan.scheme), count_quantized(plan),
+  print_text("{}: {}, {} of {} layers, {}\n", a.destination, to_string(plan.scheme), count_quantized(plan),
              plan.layers.size(), ratio(plan));
   print_left(plan);
   const auto worst = std::min_element(report.tensors.begin(), report.tensors.end(),
                                       [](const TensorReport& x, const TensorReport& y) { return x.snr_db < y.snr_db; });
-  fmt::print("lowest signal-to-noise ratio: {:.1f} dB ({})\n{:.1f} s, {:.2f} GB/s\n", worst->snr_db, worst->name, seconds,
+  print_text("lowest signal-to-noise ratio: {:.1f} dB ({})\n{:.1f} s, {:.2f} GB/s\n", worst->snr_db, worst->name, seconds,
              static_cast<double>(report.bytes_read) / 1e9 / std::max(seconds, 1e-9));
 }
 
@@ -198,7 +197,7 @@ int quantize(int argc, char** argv) {
   if (!plan.ok()) return fail(app, plan.status());
   if (a.dry_run) {
     if (a.json) {
-      fmt::print("{}", to_text(plan_json(*plan)));
+      print_text("{}", to_text(plan_json(*plan)));
     } else if (!a.quiet) {
       print_plan(*plan);
     }
@@ -221,7 +220,7 @@ int quantize(int argc, char** argv) {
   line.clear();
   if (!report.ok()) return fail(app, report.status());
   if (a.json) {
-    fmt::print("{}", to_text(report_json(a, *plan, *report, line.seconds())));
+    print_text("{}", to_text(report_json(a, *plan, *report, line.seconds())));
   } else if (!a.quiet) {
     print_report(a, *plan, *report, line.seconds());
   }

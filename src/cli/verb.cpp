@@ -1,11 +1,12 @@
 #include "cli/verb.h"
 
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
 #include <string>
+
+#include "core/format.h"
 
 namespace octavo::cli {
 
@@ -14,7 +15,7 @@ std::optional<int> parse(CLI::App& app, int argc, char** argv) {
     app.parse(argc, argv);
     return std::nullopt;
   } catch (const CLI::CallForHelp&) {
-    fmt::print("{}", app.help());
+    print_text("{}", app.help());
     return kOk;
   } catch (const CLI::ParseError& error) {
     return usage_error(app, error.what());
@@ -22,12 +23,12 @@ std::optional<int> parse(CLI::App& app, int argc, char** argv) {
 }
 
 int fail(const CLI::App& app, const Status& status) {
-  fmt::print(stderr, "{}: {}\n", app.get_name(), status.message());
+  print_text(stderr, "{}: {}\n", app.get_name(), status.message());
   return status.code() == StatusCode::kCancelled ? kInterrupted : kFailed;
 }
 
 int usage_error(const CLI::App& app, std::string_view message) {
-  fmt::print(stderr, "{}: {}\nSee '{} --help'.\n", app.get_name(), message, app.get_name());
+  print_text(stderr, "{}: {}\nSee '{} --help'.\n", app.get_name(), message, app.get_name());
   return kUsage;
 }
 

@@ -1,9 +1,8 @@
 #include "octavo/version.h"
 
-#include <fmt/format.h>
-
 #include "checkpoint/json.h"
 #include "cli/verb.h"
+#include "core/format.h"
 
 namespace octavo::cli {
 
@@ -14,9 +13,9 @@ int version(int argc, char** argv) {
   app.footer("Example:\n  octavo version --json");
   if (const auto code = parse(app, argc, argv)) return *code;
   if (json) {
-    fmt::print("{}", to_text({{"version", OCTAVO_VERSION}}));
+    print_text("{}", to_text({{"version", OCTAVO_VERSION}}));
   } else {
-    fmt::print("octavo {}\n", OCTAVO_VERSION);
+    print_text("octavo {}\n", OCTAVO_VERSION);
   }
   return kOk;
 }

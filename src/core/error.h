@@ -1,10 +1,9 @@
 // Making error messages: invalid("K is {}, but …", K).
 #pragma once
 
-#include <fmt/format.h>
-
 #include <utility>
 
+#include "core/format.h"
 #include "octavo/status.h"
 
 namespace octavo {
@@ -12,7 +11,7 @@ namespace octavo {
 #define OCTAVO_ERROR_MAKER(function, code)                                       \
   template <class... Args>                                                       \
   Status function(fmt::format_string<Args...> format, Args&&... args) {          \
-    return {StatusCode::code, fmt::format(format, std::forward<Args>(args)...)}; \
+    return {StatusCode::code, format_text(format, std::forward<Args>(args)...)}; \
   }
 
 OCTAVO_ERROR_MAKER(invalid, kInvalidArgument)

@@ -87,9 +87,9 @@ Result<Scheme> parse_scheme(std::string_view text) {
 
 std::string to_string(const Scheme& scheme) {
   if (scheme.activation == Activation::kInt8Outliers) return "llm.int8";
-  std::string text = fmt::format("w{}a{}", scheme.weight.num_bits, scheme.activation == Activation::kFloat ? 16 : 8);
+  std::string text = format_text("w{}a{}", scheme.weight.num_bits, scheme.activation == Activation::kFloat ? 16 : 8);
   if (scheme.weight.group_size == kPerTensor) text += "-tensor";
-  if (scheme.weight.group_size > 0) text += fmt::format("-g{}", scheme.weight.group_size);
+  if (scheme.weight.group_size > 0) text += format_text("-g{}", scheme.weight.group_size);
   if (!scheme.weight.symmetric) text += "-asym";
   if (scheme.activation == Activation::kInt8Static) text += "-static";
   return text;

@@ -21,11 +21,11 @@ Status needs_avx2() {
 std::string any_problem(const Problem&) { return {}; }
 
 std::string needs_bytes(const Problem& p) {
-  return bits_of(p.weight) == 4 ? fmt::format("weights are {}, it reads one a byte", to_string(p.weight)) : "";
+  return bits_of(p.weight) == 4 ? format_text("weights are {}, it reads one a byte", to_string(p.weight)) : "";
 }
 
 std::string needs_nibbles(const Problem& p) {
-  return bits_of(p.weight) == 8 ? fmt::format("weights are {}, it reads two a byte", to_string(p.weight)) : "";
+  return bits_of(p.weight) == 8 ? format_text("weights are {}, it reads two a byte", to_string(p.weight)) : "";
 }
 
 constexpr DeviceType kCpu = DeviceType::kCpu;
@@ -48,7 +48,7 @@ const Kernel kTable[] = {
 
 // Why a row does not run the problem; empty when it does.
 std::string reason_against(const Kernel& kernel, const Problem& problem) {
-  if (kernel.op != problem.op) return fmt::format("it computes {}", to_string(kernel.op));
+  if (kernel.op != problem.op) return format_text("it computes {}", to_string(kernel.op));
   if (kernel.device != problem.device.type) return "it runs on another device";
   if (const Status usable = kernel.usable(); !usable.ok()) return usable.message();
   return kernel.refuses(problem);
@@ -86,7 +86,7 @@ Result<const Kernel*> find_kernel(const Problem& problem, std::vector<Refusal>* 
     if (kernel.op != problem.op || kernel.device != problem.device.type) continue;
     std::string reason = reason_against(kernel, problem);
     if (reason.empty()) return &kernel;
-    all += fmt::format("; {}: {}", kernel.name, reason);
+    all += format_text("; {}: {}", kernel.name, reason);
     if (refusals != nullptr) refusals->push_back({kernel.name, std::move(reason)});
   }
   return unsupported("no kernel computes {} for M={}, N={}, K={}, {} x {}{}", to_string(problem.op), problem.M, problem.N,

@@ -26,9 +26,10 @@ Status quantize_per_token(const MatrixView& x, std::int64_t group_size, const Mu
         std::int8_t* out = q.row<std::int8_t>(m) + begin;
         const Extremes extremes = kernels.extremes(slice, x.dtype, count);
         if (extremes.finite) {
-          const float s = activation_scale(std::max(extremes.range.hi, -extremes.range.lo));
+          const float absmax = absmax_of(extremes.range);
+          const float s = activation_scale(absmax);
           scale.row<float>(m)[g] = s;
-          kernels.quantize(slice, x.dtype, count, {s, 0}, format, out);
+          kernels.quantize(slice, x.dtype, count, absmax, {s, 0}, format, out);
         } else {
           scale.row<float>(m)[g] = std::numeric_limits<float>::quiet_NaN();
           std::memset(out, 0, static_cast<std::size_t>(count));

@@ -76,7 +76,7 @@ Result<ErrorSums> error_sums(const MatrixView& original, const QuantizedWeight& 
 Result<ErrorMetrics> error_metrics(const MatrixView& original, const QuantizedWeight& w, Parallel& parallel) {
   OCTAVO_ASSIGN_OR_RETURN(const ErrorSums sums, error_sums(original, w, parallel));
   OCTAVO_ASSIGN_OR_RETURN(const Range range, range_of(original, parallel));
-  const double threshold = 0.1 * static_cast<double>(std::max(range.hi, -range.lo));
+  const double threshold = 0.1 * static_cast<double>(absmax_of(range));
   std::vector<double> relative(static_cast<std::size_t>(original.rows));
   parallel.run(0, original.rows, row_grain(original.cols), [&](std::int64_t begin, std::int64_t end) {
     const ExactFloatScope exact;

@@ -16,6 +16,10 @@ namespace {
 
 constexpr std::int64_t kNoRow = INT64_MAX;
 
+// Results above this size leave the caches before anybody reads them, so they are written past them: a store that first
+// reads the line it replaces would be a third of all traffic.
+constexpr std::int64_t kStreamingBytes = 4 << 20;
+
 // The least row that any thread has reported.
 class FirstRow {
  public:
@@ -36,7 +40,9 @@ class RowQuantizer {
   RowQuantizer(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out)
       : w_(w), options_(options), out_(out), kernels_(slice_kernels()) {
     if (options.clip != Clip::kAbsmax) wide_.resize(static_cast<std::size_t>(w.cols));
-    if (bits_of(out.q.dtype) == 4) integers_.resize(static_cast<std::size_t>(w.cols));
+    if (bits_of(out.q.dtype) == 4) packed_.resize(static_cast<std::size_t>(row_bytes(out.q.dtype, w.cols)));
+    streams_ = out.q.rows * row_bytes(out.q.dtype, w.cols) > kStreamingBytes;
+    if (streams_ || !packed_.empty()) integers_.resize(static_cast<std::size_t>(w.cols));
   }
 
   // Scales of the row's own. False where an element or a scale is not finite.
@@ -57,26 +63,45 @@ class RowQuantizer {
       if (std::isinf(s.scale)) return false;
       out_.scale.row<float>(n)[g] = s.scale;
       if (!format.symmetric) out_.zero_point.row<std::uint8_t>(n)[g] = static_cast<std::uint8_t>(s.zero_point);
-      kernels_.quantize(slice, w_.dtype, count, s, format, q + begin);
+      quantize_slice(n, begin, count, absmax_of(extremes.range), s, q + begin);
     }
     store(n);
     return true;
   }
 
   // The scale of the whole tensor.
-  void run(std::int64_t n, ScaleZero s) {
-    kernels_.quantize(w_.row<void>(n), w_.dtype, w_.cols, s, out_.format, row_of_integers(n));
+  void run(std::int64_t n, float absmax, ScaleZero s) {
+    quantize_slice(n, 0, w_.cols, absmax, s, row_of_integers(n));
     store(n);
   }
 
  private:
-  const void* element(std::int64_t n, std::int64_t k) const { return w_.row<char>(n) + row_bytes(w_.dtype, k); }
+  const char* element(std::int64_t n, std::int64_t k) const { return w_.row<char>(n) + row_bytes(w_.dtype, k); }
+
+  // Elements [begin, begin + count) of row n. Meanwhile the same part of the next row comes into the cache: otherwise memory
+  // would rest while this computes, and this while the next row's range is read.
+  void quantize_slice(std::int64_t n, std::int64_t begin, std::int64_t count, float absmax, ScaleZero s, std::uint8_t* q) {
+    constexpr std::int64_t kPiece = 256;
+    for (std::int64_t k = 0; k < count; k += kPiece) {
+      const std::int64_t piece = std::min(kPiece, count - k);
+      if (n + 1 < w_.rows) {
+        const char* next = element(n + 1, begin + k);
+        for (std::int64_t byte = 0; byte < row_bytes(w_.dtype, piece); byte += 64) __builtin_prefetch(next + byte, 0, 2);
+      }
+      kernels_.quantize(element(n, begin + k), w_.dtype, piece, absmax, s, out_.format, q + k);
+    }
+  }
   std::uint8_t* row_of_integers(std::int64_t n) {
     return integers_.empty() ? out_.q.row<std::uint8_t>(n) : integers_.data();
   }
   void store(std::int64_t n) {
     if (integers_.empty()) return;
-    pack_row_int4(integers_.data(), w_.cols, out_.format.symmetric ? 8 : 0, out_.q.row<std::uint8_t>(n));
+    std::uint8_t* row = out_.q.row<std::uint8_t>(n);
+    const std::int64_t bytes = row_bytes(out_.q.dtype, w_.cols);
+    if (!packed_.empty()) {
+      pack_row_int4(integers_.data(), w_.cols, out_.format.symmetric ? 8 : 0, streams_ ? packed_.data() : row);
+    }
+    if (streams_) kernels_.stream_bytes(packed_.empty() ? integers_.data() : packed_.data(), bytes, row);
   }
 
   const MatrixView& w_;
@@ -84,7 +109,9 @@ class RowQuantizer {
   const MutableQuantizedWeight& out_;
   const SliceKernels& kernels_;
   std::vector<float> wide_;             // the row as float32, for searching a clip
-  std::vector<std::uint8_t> integers_;  // the row's q before packing
+  std::vector<std::uint8_t> integers_;  // the row's q, where it is packed or streamed from
+  std::vector<std::uint8_t> packed_;    // the row's packed q, where it is streamed from
+  bool streams_ = false;
 };
 
 // What went wrong in row n, found again one step at a time.
@@ -117,7 +144,7 @@ Status quantize_tensor(const MatrixView& w, const QuantizeOptions& options, cons
   parallel.run(0, w.rows, row_grain(w.cols), [&](std::int64_t begin, std::int64_t end) {
     const ExactFloatScope exact;
     RowQuantizer row(w, options, out);
-    for (std::int64_t n = begin; n < end; ++n) row.run(n, s);
+    for (std::int64_t n = begin; n < end; ++n) row.run(n, absmax_of(full), s);
   });
   return {};
 }

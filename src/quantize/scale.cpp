@@ -26,7 +26,7 @@ float round_scale(float scale, DType dtype) {
 ScaleZero scale_of(const Range& range, const WeightFormat& format, DType scale_dtype) {
   const float steps = static_cast<float>(format.qmax());
   if (format.symmetric) {
-    const float absmax = std::max(range.hi, -range.lo);
+    const float absmax = absmax_of(range);
     return {absmax == 0 ? 1.0f : round_scale(absmax / steps, scale_dtype), 0.0f};
   }
   if (range.lo == 0 && range.hi == 0) return {};
@@ -39,7 +39,7 @@ float activation_scale(float absmax) { return scale_of({0.0f, absmax}, WeightFor
 
 Status scale_overflow(DType scale_dtype, std::int64_t row, const Range& range) {
   return {StatusCode::kInvalidArgument,
-          fmt::format("row {}: the scale of values in [{}, {}] overflows {}; store scales as float32 or bfloat16 "
+          format_text("row {}: the scale of values in [{}, {}] overflows {}; store scales as float32 or bfloat16 "
                       "(--scale-dtype float32|bfloat16)",
                       row, range.lo, range.hi, to_string(scale_dtype))};
 }

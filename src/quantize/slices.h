@@ -26,11 +26,15 @@ inline double add_lanes(const double (&lane)[kErrorLanes]) {
 // symmetric, else uint8).
 struct SliceKernels {
   Extremes (*extremes)(const void* w, DType dtype, std::int64_t n);
-  void (*quantize)(const void* w, DType dtype, std::int64_t n, ScaleZero scale, const WeightFormat& format, void* q);
+  // `absmax` is at least the largest |w|; where it shows that nothing is far out of range, clamping costs less.
+  void (*quantize)(const void* w, DType dtype, std::int64_t n, float absmax, ScaleZero scale, const WeightFormat& format,
+                   void* q);
   void (*dequantize)(const void* q, bool is_signed, std::int64_t n, ScaleZero scale, void* out, DType dtype);
   ErrorSums (*errors)(const void* w, DType dtype, const void* q, bool is_signed, std::int64_t n, ScaleZero scale);
   // Σ (w - ŵ)² that quantizing w would leave.
   double (*trial_error)(const float* w, std::int64_t n, ScaleZero scale, const WeightFormat& format);
+  // Copies a finished row past the caches, for results too large to be read from them.
+  void (*stream_bytes)(const std::uint8_t* from, std::int64_t n, std::uint8_t* to);
 };
 
 extern const SliceKernels kScalarSlices;

@@ -114,78 +114,86 @@ OCTAVO_AVX2_INLINE __m256i join16(const float*, __m256i a, __m256i b) { return j
 // What the quotients of a slice need, spread over lanes.
 struct Divisor {
   __m256 scale, reciprocal, zero_point, limit, minus_limit;
+  __m256i qmin, qmax;
 };
 
 OCTAVO_AVX2_INLINE Divisor divisor_of(ScaleZero s, const WeightFormat& format) {
   // A quotient of ±2^(bits+1) saturates whatever the zero point, so larger ones may be cut to it: no overflow on the way.
   const float limit = s.scale * static_cast<float>(2 << format.num_bits);
-  return {_mm256_set1_ps(s.scale), _mm256_set1_ps(1.0f / s.scale), _mm256_set1_ps(s.zero_point), _mm256_set1_ps(limit),
-          _mm256_set1_ps(-limit)};
+  return {_mm256_set1_ps(s.scale),
+          _mm256_set1_ps(1.0f / s.scale),
+          _mm256_set1_ps(s.zero_point),
+          _mm256_set1_ps(limit),
+          _mm256_set1_ps(-limit),
+          _mm256_set1_epi16(static_cast<short>(format.qmin())),
+          _mm256_set1_epi16(static_cast<short>(format.qmax()))};
 }
 
-// rint(w / s + z) as int32. kByReciprocal: the quotient without a division, by one correction of w · (1/s) with its exact
+// Which steps a slice needs. kPlain: symmetric, 8 bits and nothing far out of range, so that the saturation of packing is
+// all the clamping there is to do.
+enum class Path { kPlain, kReciprocal, kDivision };
+
+// rint(w / s + z) as int32. By reciprocal: the quotient without a division, by one correction of w · (1/s) with its exact
 // remainder (Markstein, 1990); correctly rounded for 16-bit w and scales far from the ends of float's range.
-template <bool kByReciprocal>
+template <Path kPath>
 OCTAVO_AVX2_INLINE __m256i quantize8(__m256 w, const Divisor& d) {
-  __m256 quotient;
-  w = _mm256_max_ps(_mm256_min_ps(w, d.limit), d.minus_limit);
-  if constexpr (kByReciprocal) {
-    const __m256 estimate = _mm256_mul_ps(w, d.reciprocal);
-    const __m256 remainder = _mm256_fnmadd_ps(estimate, d.scale, w);
-    quotient = _mm256_fmadd_ps(remainder, d.reciprocal, estimate);
-  } else {
-    quotient = _mm256_div_ps(w, d.scale);
+  if constexpr (kPath != Path::kPlain) w = _mm256_max_ps(_mm256_min_ps(w, d.limit), d.minus_limit);
+  if constexpr (kPath == Path::kDivision) {
+    return _mm256_cvtps_epi32(_mm256_add_ps(_mm256_div_ps(w, d.scale), d.zero_point));
   }
-  return _mm256_cvtps_epi32(_mm256_add_ps(quotient, d.zero_point));
+  const __m256 estimate = _mm256_mul_ps(w, d.reciprocal);
+  const __m256 remainder = _mm256_fnmadd_ps(estimate, d.scale, w);
+  const __m256 quotient = _mm256_fmadd_ps(remainder, d.reciprocal, estimate);
+  return _mm256_cvtps_epi32(kPath == Path::kPlain ? quotient : _mm256_add_ps(quotient, d.zero_point));
 }
 
-template <bool kByReciprocal, class T>
-OCTAVO_AVX2_INLINE __m256i quantize16(const T* w, const Divisor& d, __m256i qmin, __m256i qmax) {
+template <Path kPath, class T>
+OCTAVO_AVX2_INLINE __m256i quantize16(const T* w, const Divisor& d) {
   const Pair x = load16(w);
-  const __m256i q = join16(w, quantize8<kByReciprocal>(x.a, d), quantize8<kByReciprocal>(x.b, d));
-  return _mm256_max_epi16(_mm256_min_epi16(q, qmax), qmin);
+  const __m256i q = join16(w, quantize8<kPath>(x.a, d), quantize8<kPath>(x.b, d));
+  return kPath == Path::kPlain ? q : _mm256_max_epi16(_mm256_min_epi16(q, d.qmax), d.qmin);
 }
 
-// The low bytes of 16-bit integers that are already in range, in order.
-OCTAVO_AVX2_INLINE __m128i low_bytes(__m256i q) {
-  const __m256i masked = _mm256_and_si256(q, _mm256_set1_epi16(0xff));
-  return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi16(masked, masked), 0x88));
+// Sixteen or thirty-two bytes from 16-bit integers, in order. Symmetric ones saturate to int8; the others are in range.
+OCTAVO_AVX2_INLINE __m256i pack32(__m256i a, __m256i b, bool symmetric) {
+  return _mm256_permute4x64_epi64(symmetric ? _mm256_packs_epi16(a, b) : _mm256_packus_epi16(a, b), 0xd8);
 }
+OCTAVO_AVX2_INLINE __m128i pack16(__m256i a, bool symmetric) { return _mm256_castsi256_si128(pack32(a, a, symmetric)); }
 
-template <bool kByReciprocal, class T>
+template <Path kPath, class T>
 OCTAVO_AVX2 void quantize_slice(const T* w, std::int64_t n, ScaleZero s, const WeightFormat& format, std::uint8_t* q) {
   const Divisor d = divisor_of(s, format);
-  const __m256i qmin = _mm256_set1_epi16(static_cast<short>(format.qmin()));
-  const __m256i qmax = _mm256_set1_epi16(static_cast<short>(format.qmax()));
+  const bool symmetric = kPath == Path::kPlain || format.symmetric;
   std::int64_t k = 0;
   for (; k + 32 <= n; k += 32) {
-    const __m256i a = quantize16<kByReciprocal>(w + k, d, qmin, qmax);
-    const __m256i b = quantize16<kByReciprocal>(w + k + 16, d, qmin, qmax);
-    const __m256i packed = format.symmetric ? _mm256_packs_epi16(a, b) : _mm256_packus_epi16(a, b);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + k), _mm256_permute4x64_epi64(packed, 0xd8));
+    const __m256i packed = pack32(quantize16<kPath>(w + k, d), quantize16<kPath>(w + k + 16, d), symmetric);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + k), packed);
   }
   for (; k + 16 <= n; k += 16) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q + k), low_bytes(quantize16<kByReciprocal>(w + k, d, qmin, qmax)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q + k), pack16(quantize16<kPath>(w + k, d), symmetric));
   }
   if (k < n) {
     T rest_w[16] = {};
     alignas(16) std::uint8_t rest_q[16];
     std::copy_n(w + k, n - k, rest_w);
-    _mm_store_si128(reinterpret_cast<__m128i*>(rest_q), low_bytes(quantize16<kByReciprocal>(rest_w, d, qmin, qmax)));
+    _mm_store_si128(reinterpret_cast<__m128i*>(rest_q), pack16(quantize16<kPath>(rest_w, d), symmetric));
     std::copy_n(rest_q, n - k, q + k);
   }
 }
 
-void quantize(const void* w, DType dtype, std::int64_t n, ScaleZero s, const WeightFormat& format, void* q) {
+void quantize(const void* w, DType dtype, std::int64_t n, float absmax, ScaleZero s, const WeightFormat& format, void* q) {
   auto* out = static_cast<std::uint8_t*>(q);
   const bool moderate = s.scale >= 0x1p-60f && s.scale <= 0x1p60f;  // reciprocal and remainder stay normal numbers
+  const bool near = format.symmetric && format.num_bits == 8 && absmax <= s.scale * 0x1p14f;  // fits in 16 bits
   visit_float(dtype, [&](auto type) {
     using T = decltype(type);
+    const auto* in = static_cast<const T*>(w);
     if constexpr (!std::is_same_v<T, float>) {
-      if (moderate) return quantize_slice<true>(static_cast<const T*>(w), n, s, format, out);
+      if (moderate && near) return quantize_slice<Path::kPlain>(in, n, s, format, out);
+      if (moderate) return quantize_slice<Path::kReciprocal>(in, n, s, format, out);
     }
-    if (s.scale <= 0x1p60f) return quantize_slice<false>(static_cast<const T*>(w), n, s, format, out);
-    kScalarSlices.quantize(w, dtype, n, s, format, q);
+    if (s.scale <= 0x1p60f) return quantize_slice<Path::kDivision>(in, n, s, format, out);
+    kScalarSlices.quantize(w, dtype, n, absmax, s, format, q);
   });
 }
 
@@ -334,9 +342,26 @@ OCTAVO_AVX2 double trial_error(const float* w, std::int64_t n, ScaleZero s, cons
   return add_lanes(squared);
 }
 
+// ---- stores past the caches, in whole lines
+
+OCTAVO_AVX2 void stream_bytes(const std::uint8_t* from, std::int64_t n, std::uint8_t* to) {
+  const auto misaligned = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to) % 64);
+  std::int64_t i = std::min(n, (64 - misaligned) % 64);
+  std::copy_n(from, i, to);
+  for (; i + 64 <= n; i += 64) {
+    const auto* source = reinterpret_cast<const __m256i*>(from + i);
+    auto* target = reinterpret_cast<__m256i*>(to + i);
+    const __m256i low = _mm256_loadu_si256(source);
+    const __m256i high = _mm256_loadu_si256(source + 1);
+    _mm256_stream_si256(target, low);
+    _mm256_stream_si256(target + 1, high);
+  }
+  std::copy_n(from + i, n - i, to + i);
+}
+
 }  // namespace
 
-const SliceKernels kAvx2Slices = {extremes, quantize, dequantize, errors, trial_error};
+const SliceKernels kAvx2Slices = {extremes, quantize, dequantize, errors, trial_error, stream_bytes};
 
 }  // namespace octavo
 

@@ -43,7 +43,8 @@ float quantize_one(float w, ScaleZero scale, const WeightFormat& format) {
   return std::clamp(q, static_cast<float>(format.qmin()), static_cast<float>(format.qmax()));
 }
 
-void quantize(const void* w, DType dtype, std::int64_t n, ScaleZero scale, const WeightFormat& format, void* q) {
+void quantize(const void* w, DType dtype, std::int64_t n, float /*absmax*/, ScaleZero scale, const WeightFormat& format,
+              void* q) {
   visit_float(dtype, [&](auto type) {
     const auto* in = static_cast<const decltype(type)*>(w);
     auto* out = static_cast<std::uint8_t*>(q);
@@ -94,9 +95,11 @@ double trial_error(const float* w, std::int64_t n, ScaleZero scale, const Weight
   return add_lanes(squared);
 }
 
+void stream_bytes(const std::uint8_t* from, std::int64_t n, std::uint8_t* to) { std::copy_n(from, n, to); }
+
 }  // namespace
 
-const SliceKernels kScalarSlices = {extremes, quantize, dequantize, errors, trial_error};
+const SliceKernels kScalarSlices = {extremes, quantize, dequantize, errors, trial_error, stream_bytes};
 
 const SliceKernels& slice_kernels() {
 #if defined(__x86_64__)

@@ -61,7 +61,9 @@ def test_quantize(case, parts):
 def test_dequantize(case, parts, ops):
     q, scale, zero_point, s = weight_of(parts, case[2])
     K = q.shape[1]
-    assert same(ops.dequantize(q, scale, zero_point, s.num_bits, s.group_size, False, K, torch.bfloat16), parts["dequantized"])
+    assert same(
+        ops.dequantize(q, scale, zero_point, s.num_bits, s.group_size, False, K, torch.bfloat16), parts["dequantized"]
+    )
     if s.num_bits <= 4:
         packed = torch.ops.octavo.pack(q)
         restored = ops.dequantize(packed, scale, zero_point, s.num_bits, s.group_size, True, K, torch.bfloat16)
@@ -88,8 +90,8 @@ def test_scaled_mm(case, parts, ops):
 def test_linear(case, parts, ops):
     q, scale, zero_point, s = weight_of(parts, case[2])
     y = ops.linear(parts["x"], q, scale, zero_point, parts["bias"][0], s.num_bits, s.group_size, False)
-    # The file holds y*, computed in float64: one rounding to the type, and what summing in float32 may cost, are allowed.
-    # A composition that rounds the weights to 16 bits first has a bound of its own.
+    # The file holds y*, computed in float64: one rounding to the type, and what summing in float32 may cost, are
+    # allowed. A composition that rounds the weights to 16 bits first has a bound of its own.
     unit = torch.finfo(y.dtype).eps
     torch.testing.assert_close(y, parts["y"], rtol=unit, atol=(8 if ops is not OPS["cpu"] else 1) * max(unit, 2**-20))
 

@@ -38,11 +38,36 @@ TEST(SlicesAvx2, EveryFiniteHalfQuantizesAsThePlainLoopDoes) {
         for (const bool symmetric : {true, false}) {
           const WeightFormat format = {bits, symmetric, kPerChannel};
           const ScaleZero s = {scale, symmetric ? 0.0f : static_cast<float>(random() % (1u << bits))};
-          kScalarSlices.quantize(all.data(), dtype, n, s, format, expected.data());
-          kAvx2Slices.quantize(all.data(), dtype, n, s, format, actual.data());
+          const float absmax = dtype == DType::kFloat16 ? 65504.0f : 0x1.fep127f;
+          kScalarSlices.quantize(all.data(), dtype, n, absmax, s, format, expected.data());
+          kAvx2Slices.quantize(all.data(), dtype, n, absmax, s, format, actual.data());
           ASSERT_EQ(expected, actual) << to_string(dtype) << " scale " << scale << " bits " << bits;
         }
       }
+    }
+  }
+}
+
+// The path without clamps takes slices whose absmax shows that no quotient is far out of range.
+TEST(SlicesAvx2, EveryHalfNearTheRangeQuantizesAsThePlainLoopDoes) {
+  SKIP_WITHOUT_AVX2();
+  std::mt19937 random(3);
+  for (const DType dtype : {DType::kFloat16, DType::kBFloat16}) {
+    for (int trial = 0; trial < 200; ++trial) {
+      const float scale =
+          std::ldexp(1.0f + static_cast<float>(random() & 0x7fffff) * 0x1p-23f, static_cast<int>(random() % 40) - 20);
+      const float absmax = scale * 0x1p14f;
+      std::vector<std::uint16_t> near;
+      for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+        const auto half = static_cast<std::uint16_t>(bits);
+        if (std::fabs(dtype == DType::kFloat16 ? to_float(Float16{half}) : to_float(BFloat16{half})) <= absmax)
+          near.push_back(half);
+      }
+      const auto n = static_cast<std::int64_t>(near.size());
+      std::vector<std::uint8_t> expected(near.size()), actual(near.size());
+      kScalarSlices.quantize(near.data(), dtype, n, absmax, {scale, 0}, {}, expected.data());
+      kAvx2Slices.quantize(near.data(), dtype, n, absmax, {scale, 0}, {}, actual.data());
+      ASSERT_EQ(expected, actual) << to_string(dtype) << " scale " << scale;
     }
   }
 }
@@ -92,8 +117,8 @@ TEST(SlicesAvx2, EverythingElseEqualsThePlainLoops) {
         const ScaleZero s = scale_of(a.range, format, DType::kFloat32);
         test::Matrix q(DType::kUInt8, 1, n);
         test::Matrix p(DType::kUInt8, 1, n);
-        kScalarSlices.quantize(data, dtype, n, s, format, q.mut().data);
-        kAvx2Slices.quantize(data, dtype, n, s, format, p.mut().data);
+        kScalarSlices.quantize(data, dtype, n, absmax_of(a.range), s, format, q.mut().data);
+        kAvx2Slices.quantize(data, dtype, n, absmax_of(a.range), s, format, p.mut().data);
         ASSERT_TRUE(q == p) << to_string(dtype) << ' ' << n;
         const ErrorSums e = kScalarSlices.errors(data, dtype, q.view().data, symmetric, n, s);
         const ErrorSums f = kAvx2Slices.errors(data, dtype, q.view().data, symmetric, n, s);

@@ -1,0 +1,12 @@
+#define FMT_HEADER_ONLY  // here alone, so that nothing links with {fmt}
+#include <fmt/format.h>
+
+#include "core/format.h"
+
+namespace octavo {
+
+std::string vformat_text(fmt::string_view format, fmt::format_args args) { return fmt::vformat(format, args); }
+
+void vprint_text(std::FILE* stream, fmt::string_view format, fmt::format_args args) { fmt::vprint(stream, format, args); }
+
+}  // namespace octavo
