@@ -31,7 +31,7 @@ from octavo.cli.eval import table
 from octavo.evaluate import DEFAULT_PROMPT, Row, evaluate
 
 SCHEMES = ("w8a16", "w8a8", "w4a16-g64", "w4a16-g32-asym")
-WINDOW, WINDOWS = 1024, 6
+WINDOW, WINDOWS = 1024, 4
 W8A16_TOLERANCE = 0.005  # relative perplexity; W8A16 is meant to be free
 
 NOTES = (

@@ -6,6 +6,8 @@ give the CPU's bits. What is not worth composing goes through the CPU and back.
 
 import torch
 
+from . import _library  # noqa: F401  (registers the operators whose kernels these are)
+
 _ops = torch.ops.octavo
 
 

@@ -18,10 +18,7 @@ All products are with the transposed second operand. G = ceil(K / group_size), 1
 
 import torch
 
-from . import (
-    _cuda,  # noqa: F401  (their kernels on CUDA)
-    _library,  # noqa: F401  (registers the operators)
-)
+from . import _cuda  # noqa: F401  (registers the operators, and their kernels on CUDA)
 
 _INTEGER_GRADIENT = (
     "octavo::{}: products with int8 activations have no gradient; pass straight_through=True to the module, or use a "

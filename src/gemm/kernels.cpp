@@ -5,6 +5,7 @@
 #include "core/cpu_features.h"
 #include "core/error.h"
 #include "core/macros.h"
+#include "gemm/cpu/float_w_avx2.h"
 #include "gemm/cpu/s8_w8_avx2.h"
 #include "gemm/reference.h"
 
@@ -28,9 +29,33 @@ std::string needs_nibbles(const Problem& p) {
   return bits_of(p.weight) == 8 ? format_text("weights are {}, it reads two a byte", to_string(p.weight)) : "";
 }
 
+std::string needs_few_rows(const Problem& p) {
+  if (p.M <= kFloatAvx2MaxRows) return {};
+  return format_text("x has {} rows, it is for up to {}", p.M, kFloatAvx2MaxRows);
+}
+
+std::string needs_few_rows_and_bytes(const Problem& p) {
+  std::string reason = needs_bytes(p);
+  return reason.empty() ? needs_few_rows(p) : reason;
+}
+
+std::string needs_few_rows_and_nibbles(const Problem& p) {
+  if (std::string reason = needs_nibbles(p); !reason.empty()) return reason;
+  if (p.format.group_size > 0 && p.format.group_size % 2 != 0) {
+    return format_text("groups of {} begin in the middle of a byte", p.format.group_size);
+  }
+  return needs_few_rows(p);
+}
+
 constexpr DeviceType kCpu = DeviceType::kCpu;
 
 const Kernel kTable[] = {
+#if defined(__x86_64__)
+    {"cpu_float_w8_avx2", Op::kLinear, kCpu, "few rows of fp32, fp16 or bf16 x, weights one a byte, row-major", needs_avx2,
+     needs_few_rows_and_bytes, cpu_float_w8_avx2},
+    {"cpu_float_w4_avx2", Op::kLinear, kCpu, "the same with weights two a byte", needs_avx2, needs_few_rows_and_nibbles,
+     cpu_float_w4_avx2},
+#endif
     {"cpu_float_w8_reference", Op::kLinear, kCpu, "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64", anywhere,
      needs_bytes, reference::linear},
     {"cpu_float_w4_reference", Op::kLinear, kCpu, "fp32, fp16 or bf16 x, weights two a byte: plain loops in fp64", anywhere,

