@@ -1,7 +1,7 @@
 #define FMT_HEADER_ONLY  // here alone, so that nothing links with {fmt}
-#include <fmt/format.h>
-
 #include "core/format.h"
+
+#include <fmt/format.h>
 
 namespace octavo {
 
