@@ -48,10 +48,8 @@ class [[nodiscard]] Status {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::move(value)) {}      // NOLINT(google-explicit-constructor)
-  Result(Status error) : state_(std::move(error)) {  // NOLINT(google-explicit-constructor)
-    assert(!std::get<Status>(state_).ok());
-  }
+  Result(T value) : state_(std::move(value)) {}
+  Result(Status error) : state_(std::move(error)) { assert(!std::get<Status>(state_).ok()); }
 
   bool ok() const { return std::holds_alternative<T>(state_); }
   // Ok when there is a value.

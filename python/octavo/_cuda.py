@@ -47,7 +47,8 @@ def _quantize_per_token(x, group_size):
     groups = -(-K // size) if group_size > 0 else 1
     padded = torch.nn.functional.pad(x.to(torch.float32), (0, groups * size - K)).unflatten(-1, (groups, size))
     absmax = padded.abs().amax(dim=-1)
-    scale = torch.where(absmax == 0, 1.0, (absmax / 127).clamp(min=2.0**-126))
+    # CUDA divides by a number as it multiplies by its reciprocal; by a tensor, it divides.
+    scale = torch.where(absmax == 0, 1.0, (absmax / torch.full_like(absmax, 127)).clamp(min=2.0**-126))
     scale = torch.where(absmax.isfinite(), scale, float("nan"))
     q = torch.round(padded / scale.unsqueeze(-1)).clamp(-128, 127).nan_to_num(0.0)
     return q.to(torch.int8).flatten(-2)[..., :K].contiguous(), scale

@@ -113,7 +113,7 @@ Status WeightJob::read(Rows rows, std::byte* out) const {
 }
 
 // Says where in the whole tensor a part of it could not be quantized.
-Status WeightJob::explain(Status status, Rows rows, const MatrixView& w) const {
+Status WeightJob::explain(const Status& status, Rows rows, const MatrixView& w) const {
   if (const auto bad = find_non_finite(w)) {
     return data_loss("{}: tensor '{}' has {} at row {}, column {}; only finite weights can be quantized",
                      source_.files()[tensor_.file].name, tensor_.name, bad->value, rows.begin + bad->row, bad->column);
@@ -184,7 +184,7 @@ Status WeightJob::quantize(std::int64_t unit, Arena& arena) {
   q.scale = {buffers.scale, DType::kFloat32, scale_rows, stored_.groups()};
   if (!format.symmetric) q.zero_point = {buffers.zero_point, DType::kUInt8, scale_rows, stored_.groups()};
 
-  if (Status status = octavo::quantize(w, options_, q, serial()); !status.ok()) return explain(std::move(status), part, w);
+  if (Status status = octavo::quantize(w, options_, q, serial()); !status.ok()) return explain(status, part, w);
   OCTAVO_ASSIGN_OR_RETURN(sums_[static_cast<std::size_t>(unit)], error_sums(w, as_const(q), serial()));
 
   if (q.q.data == buffers.values) {

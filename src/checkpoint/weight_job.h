@@ -48,7 +48,7 @@ class WeightJob {
   Rows rows(std::int64_t unit) const;
   Buffers carve(Arena& arena, std::int64_t count) const;
   Status read(Rows rows, std::byte* out) const;
-  Status explain(Status status, Rows rows, const MatrixView& w) const;
+  Status explain(const Status& status, Rows rows, const MatrixView& w) const;
   Status write(Rows rows, const Buffers& buffers) const;
 
   const Checkpoint& source_;
