@@ -49,10 +49,10 @@ fmt: deps  ## format C++ and Python
 	@$(BIN)/ruff format -q .
 	@$(BIN)/ruff check -q --fix .
 
-bench: deps  ## measure the quantizer against a plain read loop
+bench: deps  ## measure the quantizer against a plain read loop; MACHINE=name records it
 	@cmake --preset dev >/dev/null
 	@cmake --build --preset dev --target quantize_bench
-	@build/dev/bench/quantize_bench
+	@$(BIN)/python bench/quantize.py $(if $(MACHINE),--machine $(MACHINE))
 
 fuzz-short: deps
 	@scripts/fuzz.sh 10

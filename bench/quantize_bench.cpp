@@ -102,14 +102,12 @@ int main(int argc, char** argv) {
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   print_text("{:<16} {:<7} {:>8} {:>10} {:>8} {:>10} {:>8}\n", "scheme", "clip", "threads", "GB/s", "spread", "read GB/s",
              "share");
-  const char* only = std::getenv("ONLY");
   for (const int threads : {1, 2}) {
     for (const auto& [scheme, clip] : {std::pair{"w8a16", Clip::kAbsmax},
                                        {"w8a16-tensor", Clip::kAbsmax},
                                        {"w4a16-g128", Clip::kAbsmax},
                                        {"w4a16-g32-asym", Clip::kAbsmax},
                                        {"w4a16-g128", Clip::kMse}}) {
-      if (only && (std::string(only) != scheme || clip != Clip::kAbsmax)) continue;
       const Row r = measure(scheme, clip, threads, weights);
       const char* clip_name = clip == Clip::kAbsmax ? "absmax" : "mse";
       const double rate = gigabytes / r.quantize.median;
@@ -129,7 +127,7 @@ int main(int argc, char** argv) {
     }
   }
   if (argc == 2) {
-    // The machine's name, commit and date are the caller's: bench/record.py adds them.
+    // The machine's name, commit and date are the caller's: bench/quantize.py adds them.
     std::ofstream(argv[1]) << nlohmann::ordered_json{{"rows", rows}}.dump(1) << '\n';
   }
   return 0;
