@@ -13,6 +13,7 @@ logger = logging.getLogger("octavo")
 
 _CLIPS = {"absmax": 0, "mse": 1, "percentile": 2}
 _RULES = {"token": 0, "batch": 1}
+_MANY_ROWS = 4096  # of a long prompt
 _OPS = {"linear": 0, "scaled_mm": 1, "linear_w4a8": 2, "linear_llm_int8": 3}
 
 
@@ -185,7 +186,8 @@ class QuantizedLinear(nn.Module):
         if not torch.compiler.is_compiling() and not self._announced:
             self._announced = True
             shape = (self.out_features, self.in_features)
-            _announce_fallback(type(self).__name__, self._kernel(x.dtype), self.scheme, *shape, x.dtype)
+            kernel = self._kernel(x.dtype, _MANY_ROWS)
+            _announce_fallback(type(self).__name__, kernel, self.scheme, *shape, x.dtype)
         return self._product(x)
 
     def _product(self, x: torch.Tensor) -> torch.Tensor:
@@ -194,12 +196,12 @@ class QuantizedLinear(nn.Module):
             x, self._q, self.scale, self.zero_point, self.bias, s.num_bits, s.group_size, s.packed
         )
 
-    def _kernel(self, dtype: torch.dtype) -> str:
-        """Name of the kernel that a product with one row of x of this dtype runs on; "" when there is none."""
+    def _kernel(self, dtype: torch.dtype, rows: int = 1) -> str:
+        """Name of the kernel that a product with rows of x of this dtype runs on; "" when there is none."""
         if self.scale.is_meta:
             return ""
         s = self.scheme
-        shape = (1, self.out_features, self.in_features)
+        shape = (rows, self.out_features, self.in_features)
         try:
             return torch.ops.octavo.select_kernel(
                 _OPS[self._op], dtype, s.num_bits, s.symmetric, s.group_size, s.packed, *shape, self.scale.is_cuda
@@ -351,9 +353,9 @@ def linear_class(scheme: Scheme) -> type[QuantizedLinear]:
 
 @cache
 def _announce_fallback(module: str, kernel: str, scheme: Scheme, N: int, K: int, dtype: torch.dtype) -> None:
-    """Says, once for each kind of product, that no kernel computes it on the quantized weight."""
-    if kernel.endswith("_dequantize_matmul"):
+    """Says, once for each kind of product, that no kernel computes large ones on the quantized weight."""
+    if kernel.endswith("_dequantize_matmul") or kernel == "cuda_torch":
         logger.info(
-            "%s %s [%d, %d] with %s activations runs on %s: the weight is dequantized, then multiplied by torch",
-            module, scheme, N, K, dtype, kernel,
+            "%s %s [%d, %d] with %s activations: products with many rows run on %s, torch's matrix product after "
+            "dequantizing", module, scheme, N, K, dtype, kernel,
         )  # fmt: skip

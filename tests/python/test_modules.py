@@ -308,12 +308,11 @@ def test_inductor_compiles_it_with_its_gradient(linear, scheme):
 
 def test_fallback_is_logged_once(linear, caplog):
     module = QuantizedLinear.from_linear(linear, "w5a16-g40")
-    falls_back = "_dequantize_matmul" in repr(module)
     with caplog.at_level(logging.INFO, logger="octavo"):
         for _ in range(2):
             module(torch.randn(2, K))
         QuantizedLinear.from_linear(linear, "w5a16-g40")(torch.randn(2, K))
-    assert len([record for record in caplog.records if "dequantize" in record.message]) == int(falls_back)
+    assert len([record for record in caplog.records if "dequantize" in record.message]) == 1
 
 
 def test_bad_input_is_an_error(linear):
