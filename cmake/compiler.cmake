@@ -20,10 +20,5 @@ if(OCTAVO_SANITIZE)
   target_link_options(octavo_options INTERFACE -fsanitize=${OCTAVO_SANITIZE})
 endif()
 
-find_program(CCACHE ccache)
-if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
-endif()
-
 # No build machine's paths in what is shipped, and the same bytes wherever it was built.
 target_compile_options(octavo_options INTERFACE -ffile-prefix-map=${PROJECT_SOURCE_DIR}/=)
