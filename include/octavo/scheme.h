@@ -27,7 +27,7 @@ struct WeightFormat {
   std::int64_t group_size = kPerChannel;  // kPerTensor, kPerChannel, or how many neighbours along K share a scale
 
   // Scales along K for a weight of K columns; the last group may be short.
-  std::int64_t groups(std::int64_t K) const { return group_size > 0 ? (K + group_size - 1) / group_size : 1; }
+  std::int64_t groups(std::int64_t K) const { return group_size > 0 ? K / group_size + (K % group_size != 0) : 1; }
   // The least and greatest q.
   int qmin() const { return symmetric ? -(1 << (num_bits - 1)) : 0; }
   int qmax() const { return symmetric ? (1 << (num_bits - 1)) - 1 : (1 << num_bits) - 1; }

@@ -9,6 +9,7 @@ import torch
 from . import _library  # noqa: F401  (registers the operators whose kernels these are)
 
 _ops = torch.ops.octavo
+_MAX_INTEGER_K = 131071
 
 
 def _on_cpu(op):
@@ -55,12 +56,21 @@ def _quantize_per_token(x, group_size):
 
 
 def _linear(x, q, scale, zero_point, bias, num_bits, group_size, packed):
-    w = _dequantize(q, scale, zero_point, num_bits, group_size, packed, x.shape[-1], x.dtype)
-    return torch.nn.functional.linear(x, w, None if bias is None else bias.to(x.dtype))
+    # In float32 and rounded once, whatever autocast would choose: docs/numerics.md bounds the error.
+    with torch.autocast("cuda", enabled=False):
+        w = _dequantize(q, scale, zero_point, num_bits, group_size, packed, x.shape[-1], torch.float32)
+        y = torch.nn.functional.linear(x.to(torch.float32), w, None if bias is None else bias.to(torch.float32))
+        return y.to(x.dtype)
 
 
 def _scaled_mm(x, w, x_scale, w_scale, bias, out_dtype):
-    sums = torch.matmul(x.to(torch.float64), w.to(torch.float64).T)
+    if x.shape[-1] > _MAX_INTEGER_K:
+        raise RuntimeError(
+            f"octavo: K = {x.shape[-1]} is above {_MAX_INTEGER_K}, up to which sums of int8 products are exact in "
+            "int32; use a weight-only scheme"
+        )
+    with torch.autocast("cuda", enabled=False):
+        sums = torch.matmul(x.to(torch.float64), w.to(torch.float64).T)
     if out_dtype == torch.int32:
         return sums.to(torch.int32)
     y = sums.to(torch.float32) * w_scale.reshape(1, -1)

@@ -83,6 +83,10 @@ def fill(module: QuantizedLinear, name: str, parts: dict[str, torch.Tensor]) -> 
     if not (scale > 0).logical_and(scale.isfinite()).all():
         raise ValueError(f"{name}.weight_scale: has values that are not finite and greater than 0")
     if "weight" in parts:
+        if not scheme.symmetric:
+            raise ValueError(
+                f"{name}: int-quantized weights with zero points cannot be loaded; pack-quantized ones can"
+            )
         q = parts["weight"]
     else:
         stored_shape = parts["weight_shape"].tolist()

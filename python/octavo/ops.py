@@ -78,7 +78,7 @@ def _(x, q, scale, bias, threshold, rule):
 
 @torch.library.register_fake("octavo::scaled_mm")
 def _(x, w, x_scale, w_scale, bias, out_dtype):
-    return x.new_empty((x.shape[0], w.shape[0]), dtype=out_dtype)
+    return x.new_empty((*x.shape[:-1], w.shape[0]), dtype=out_dtype)
 
 
 @torch.library.register_fake("octavo::matmul")

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "checkpoint/json.h"
 #include "core/error.h"
 #include "core/macros.h"
 
@@ -12,6 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kMarker = ".octavo-partial";
+constexpr std::string_view kTemplates = "additional_chat_templates";  // the one folder that a checkpoint has
 
 bool is_within(const fs::path& inner, const fs::path& outer) {
   for (fs::path path = inner;; path = path.parent_path()) {
@@ -28,20 +30,39 @@ Status check_replaceable(const std::string& path, const std::string& source) {
     return invalid("{}: holds the source itself; choose another destination", path);
   }
   bool empty = true;
+  bool has_config = false;
   for (fs::directory_iterator entry(path, error); !error && entry != fs::directory_iterator(); entry.increment(error)) {
     empty = false;
-    if (entry->path().extension() == ".safetensors" || entry->path().filename() == "octavo.json") return {};
+    const std::string name = entry->path().filename().string();
+    if (entry->is_directory(error) && name != kTemplates) {
+      return already_exists("{}: exists and has the folder {}, so it will not be replaced; remove it or choose another name",
+                            path, excerpt(name));
+    }
+    has_config |= name == "config.json" || name == "octavo.json";
   }
   if (error) return io_error("{}: cannot be read: {}", path, error.message());
-  if (empty) return {};
+  if (empty || has_config) return {};
   return already_exists("{}: exists and holds no checkpoint, so it will not be replaced; remove it or choose another name",
                         path);
+}
+
+std::string marker_in(const std::string& directory) { return directory + "/" + std::string(kMarker); }
+
+// Everything but the marker, which goes last: without it nobody would know whose the rest is.
+Status clear(const std::string& directory) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    if (entry.path().filename() == kMarker) continue;
+    fs::remove_all(entry.path(), error);
+    if (error) return io_error("{}: cannot be removed: {}", entry.path().string(), error.message());
+  }
+  return {};
 }
 
 // The marker of a new or abandoned partial directory, locked; the directory holds nothing else.
 Result<File> take_partial(const std::string& partial) {
   std::error_code error;
-  const std::string marker_path = partial + "/" + std::string(kMarker);
+  const std::string marker_path = marker_in(partial);
   const bool created = fs::create_directory(partial, error);
   if (error) return io_error("{}: cannot be created: {}", partial, error.message());
   if (created || fs::is_empty(partial, error)) {
@@ -52,11 +73,7 @@ Result<File> take_partial(const std::string& partial) {
   auto marker = File::open(marker_path);
   if (!marker.ok()) return already_exists("{}: exists and was not left by octavo; remove it", partial);
   OCTAVO_RETURN_IF_ERROR(marker->lock());
-  for (const auto& entry : fs::directory_iterator(partial, error)) {
-    if (entry.path().filename() == kMarker) continue;
-    fs::remove_all(entry.path(), error);
-    if (error) return io_error("{}: cannot be removed: {}", entry.path().string(), error.message());
-  }
+  OCTAVO_RETURN_IF_ERROR(clear(partial));
   return marker;
 }
 
@@ -70,18 +87,19 @@ Result<Destination> Destination::create(std::string path, bool replace, const st
   std::error_code error;
   const std::string parent = fs::absolute(path, error).parent_path().string();
   if (!fs::is_directory(parent, error)) return not_found("{}: no such directory, so {} cannot be created", parent, path);
-  if (fs::exists(fs::symlink_status(path, error))) {
+  const bool exists = fs::exists(fs::symlink_status(path, error));
+  if (exists) {
     if (!replace) return already_exists("{}: exists; choose another name, or --force replaces it", path);
     OCTAVO_RETURN_IF_ERROR(check_replaceable(path, source));
   }
   OCTAVO_ASSIGN_OR_RETURN(File marker, take_partial(path + ".partial"));
-  return Destination(std::move(path), replace, std::move(marker));
+  return Destination(std::move(path), exists ? source : "", std::move(marker));
 }
 
 Destination::Destination(Destination&& other) noexcept
     : path_(std::move(other.path_)),
       partial_(std::move(other.partial_)),
-      replace_(other.replace_),
+      replaced_beside_(std::move(other.replaced_beside_)),
       marker_(std::exchange(other.marker_, std::nullopt)) {}
 
 Destination::~Destination() {
@@ -91,17 +109,31 @@ Destination::~Destination() {
 
 Status Destination::publish() {
   std::error_code error;
-  fs::remove(partial_ + "/" + std::string(kMarker), error);
-  if (error) return io_error("{}: its marker cannot be removed: {}", partial_, error.message());
+  const bool replaces = !replaced_beside_.empty();
   OCTAVO_RETURN_IF_ERROR(sync_directory(partial_));
-  const bool exists = fs::exists(fs::symlink_status(path_, error));
-  OCTAVO_RETURN_IF_ERROR(exists && replace_ ? exchange_directories(partial_, path_) : rename_new(partial_, path_));
-  // From here on partial_ is at most the directory that was replaced.
-  marker_.reset();
-  if (exists && fs::remove_all(partial_, error) == static_cast<std::uintmax_t>(-1)) {
-    return io_error("{}: is what was replaced, and cannot be removed: {}", partial_, error.message());
+  if (replaces) {
+    OCTAVO_RETURN_IF_ERROR(check_replaceable(path_, replaced_beside_));  // it may be another by now
+    // What is replaced becomes the partial directory, which a marker must tell from a user's should this process die.
+    fs::remove(marker_in(path_), error);
+    OCTAVO_RETURN_IF_ERROR(File::create(marker_in(path_)).status());
+    if (Status status = exchange_directories(partial_, path_); !status.ok()) {
+      fs::remove(marker_in(path_), error);
+      return status;
+    }
+  } else {
+    OCTAVO_RETURN_IF_ERROR(rename_new(partial_, path_));
   }
-  return sync_directory(fs::absolute(path_, error).parent_path().string());
+  marker_.reset();  // published: from here on partial_ is at most what was replaced
+  fs::remove(marker_in(path_), error);
+  if (error) return io_error("{}: cannot be removed: {}", marker_in(path_), error.message());
+  OCTAVO_RETURN_IF_ERROR(sync_directory(path_));
+  OCTAVO_RETURN_IF_ERROR(sync_directory(fs::absolute(path_, error).parent_path().string()));
+  if (!replaces) return {};
+  // Only now, when the exchange is on the disk.
+  OCTAVO_RETURN_IF_ERROR(clear(partial_));
+  fs::remove_all(partial_, error);
+  if (error) return io_error("{}: is what was replaced, and cannot be removed: {}", partial_, error.message());
+  return {};
 }
 
 }  // namespace octavo

@@ -27,13 +27,16 @@ class Destination {
   Status publish();
 
  private:
-  Destination(std::string path, bool replace, File marker)
-      : path_(std::move(path)), partial_(path_ + ".partial"), replace_(replace), marker_(std::move(marker)) {}
+  Destination(std::string path, std::string replaced_beside, File marker)
+      : path_(std::move(path)),
+        partial_(path_ + ".partial"),
+        replaced_beside_(std::move(replaced_beside)),
+        marker_(std::move(marker)) {}
 
   std::string path_;
   std::string partial_;
-  bool replace_;
-  std::optional<File> marker_;  // none: published or moved from
+  std::string replaced_beside_;  // the source, where `path` exists and will be replaced; else empty
+  std::optional<File> marker_;   // none: published or moved from
 };
 
 }  // namespace octavo

@@ -26,11 +26,23 @@ std::string_view parent_of(std::string_view module) { return module.substr(0, mo
 
 LayerKind layer_kind(std::string_view module) {
   constexpr std::array<Names, 2> kHeads = {"lm_head", "embed_out"};
-  constexpr std::array<Names, 4> kTables = {"wte", "wpe", "shared", "relative_attention_bias"};
+  constexpr std::array<Names, 12> kTables = {"embed_tokens",
+                                             "embed_in",
+                                             "embed_positions",
+                                             "tok_embeddings",
+                                             "word_embeddings",
+                                             "position_embeddings",
+                                             "token_type_embeddings",
+                                             "embeddings",
+                                             "wte",
+                                             "wpe",
+                                             "shared",
+                                             "relative_attention_bias"};
   constexpr std::array<Names, 3> kRouters = {"gate", "router", "shared_expert_gate"};
   const std::string_view leaf = leaf_of(module);
   if (is_one_of(leaf, kHeads) || module == "output") return LayerKind::kHead;
-  if (leaf.find("embed") != std::string_view::npos || is_one_of(leaf, kTables)) return LayerKind::kEmbedding;
+  if (is_one_of(leaf, kTables)) return LayerKind::kTable;
+  if (leaf.find("embed") != std::string_view::npos) return LayerKind::kEmbedding;
   if (is_one_of(leaf, kRouters)) return LayerKind::kRouter;
   if (leaf.find("norm") != std::string_view::npos || leaf.starts_with("ln_")) return LayerKind::kNorm;
   return LayerKind::kLinear;

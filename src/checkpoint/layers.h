@@ -12,7 +12,8 @@ namespace octavo {
 enum class LayerKind {
   kLinear,
   kHead,       // lm_head and its other names: a Linear that stays as it is unless asked for
-  kEmbedding,  // a table that is looked up, never multiplied
+  kTable,      // looked up, never multiplied
+  kEmbedding,  // named like a table, but maybe a Linear: stays, and readers are told so
   kRouter,     // chooses experts: tiny, sensitive, and in several models no Linear
   kNorm,
 };

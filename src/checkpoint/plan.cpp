@@ -85,7 +85,9 @@ Result<std::vector<LayerPlan>> find_layers(const Checkpoint& source) {
     } else if (tensor.shape.size() == 2 && tensor.name.ends_with(kSuffix)) {
       layer.name.resize(layer.name.size() - kSuffix.size());
       const LayerKind kind = layer_kind(layer.name);
-      if (kind == LayerKind::kEmbedding || kind == LayerKind::kNorm) continue;
+      if (kind == LayerKind::kTable) continue;
+      if (kind == LayerKind::kEmbedding) layer.reason = "embedding";
+      if (kind == LayerKind::kNorm) layer.reason = "norm";
       if (kind == LayerKind::kRouter) layer.reason = "router";
       if (tensor.bytes == 0) layer.reason = "empty";
     } else {

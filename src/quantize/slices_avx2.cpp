@@ -356,6 +356,7 @@ OCTAVO_AVX2 void stream_bytes(const std::uint8_t* from, std::int64_t n, std::uin
     _mm256_stream_si256(target, low);
     _mm256_stream_si256(target + 1, high);
   }
+  _mm_sfence();  // others see these stores before any that follow
   std::copy_n(from + i, n - i, to + i);
 }
 

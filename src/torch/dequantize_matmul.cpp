@@ -1,6 +1,7 @@
 #include "torch/dequantize_matmul.h"
 
 #include <algorithm>
+#include <array>
 
 #include "core/half.h"
 
@@ -32,6 +33,16 @@ void store(const MatrixView& sums, const MatrixView& bias, int64_t first, const 
                       });
 }
 
+// a [M, K] · bᵀ [N, K], float32. Into a tensor of its own, because autocast would compute any other form in 16 bits.
+Tensor float32_product(const Tensor& a, const Tensor& b) {
+  const Tensor out = new_tensor({a.size(0), b.size(0)}, ScalarType::Float);
+  std::array<StableIValue, 3> stack = {torch::stable::detail::from(a),
+                                       torch::stable::detail::from(torch::stable::transpose(b, 0, 1)),
+                                       torch::stable::detail::from(out)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
 }  // namespace
 
 bool too_large_for(std::string_view kernel, int64_t M, int64_t N, int64_t K) {
@@ -53,8 +64,7 @@ void dequantize_matmul(const Tensor& x, const QuantizedWeight& w, const MatrixVi
     }
     Tensor weights = new_tensor({last - first, K}, ScalarType::Float);
     check(dequantize(part, mutable_matrix_of(weights, "weights"), torch_threads()));
-    const Tensor sums = torch::stable::contiguous(torch::stable::matmul(rows, torch::stable::transpose(weights, 0, 1)));
-    store(matrix_of(sums, "sums"), bias, first, y);
+    store(matrix_of(float32_product(rows, weights), "sums"), bias, first, y);
   }
 }
 

@@ -16,7 +16,7 @@ TEST(Layers, KindsAreToldFromNames) {
   EXPECT_EQ(layer_kind("embed_out"), LayerKind::kHead);
   EXPECT_EQ(layer_kind("output"), LayerKind::kHead);
   for (const char* name : {"model.embed_tokens", "transformer.wte", "wpe", "shared", "bert.embeddings.word_embeddings"}) {
-    EXPECT_EQ(layer_kind(name), LayerKind::kEmbedding) << name;
+    EXPECT_EQ(layer_kind(name), LayerKind::kTable) << name;
   }
   EXPECT_EQ(layer_kind("model.layers.0.mlp.gate"), LayerKind::kRouter);
   EXPECT_EQ(layer_kind("model.layers.0.input_layernorm"), LayerKind::kNorm);

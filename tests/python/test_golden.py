@@ -91,9 +91,9 @@ def test_linear(case, parts, ops):
     q, scale, zero_point, s = weight_of(parts, case[2])
     y = ops.linear(parts["x"], q, scale, zero_point, parts["bias"][0], s.num_bits, s.group_size, False)
     # The file holds y*, computed in float64: one rounding to the type, and what summing in float32 may cost, are
-    # allowed. A composition that rounds the weights to 16 bits first has a bound of its own.
+    # allowed.
     unit = torch.finfo(y.dtype).eps
-    torch.testing.assert_close(y, parts["y"], rtol=unit, atol=(8 if ops is not OPS["cpu"] else 1) * max(unit, 2**-20))
+    torch.testing.assert_close(y, parts["y"], rtol=unit, atol=2**-20)
 
 
 @pytest.mark.parametrize(("case", "parts"), cases("linear_w4a8"))

@@ -306,6 +306,17 @@ def test_inductor_compiles_it_with_its_gradient(linear, scheme):
     torch.testing.assert_close(x.grad, eager.grad)
 
 
+@pytest.mark.parametrize("rows", [1, 64])
+def test_autocast_changes_nothing(rows):
+    module = QuantizedLinear.from_linear(torch.nn.Linear(576, 256))
+    x = torch.randn(rows, 576)
+    expected = module(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = module(x)
+    assert y.dtype == torch.float32
+    assert torch.equal(y, expected)
+
+
 def test_fallback_is_logged_once(linear, caplog):
     module = QuantizedLinear.from_linear(linear, "w5a16-g40")
     with caplog.at_level(logging.INFO, logger="octavo"):
