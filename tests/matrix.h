@@ -1,5 +1,5 @@
-// Matrices that own their memory, for tests. Rows can be strided and start at odd addresses; a page without access follows
-// the last byte (and one comes before the first page), so that reading or writing past the end crashes.
+// Matrices that own their memory, for tests. Rows can be strided and start anywhere that their elements can; a page without
+// access follows the last byte (and one comes before the first page), so that reading or writing past the end crashes.
 #pragma once
 
 #include <sys/mman.h>
@@ -18,8 +18,9 @@ namespace octavo::test {
 class Matrix {
  public:
   Matrix() = default;
-  Matrix(DType dtype, std::int64_t rows, std::int64_t cols, std::int64_t extra_stride = 0) {
-    const std::int64_t stride = row_bytes(dtype, cols) + extra_stride;
+  // `gap` elements lie between the end of a row and the next.
+  Matrix(DType dtype, std::int64_t rows, std::int64_t cols, std::int64_t gap = 0) {
+    const std::int64_t stride = row_bytes(dtype, cols) + row_bytes(dtype, gap);
     const std::int64_t bytes = rows == 0 ? 0 : stride * (rows - 1) + row_bytes(dtype, cols);
     const std::int64_t page = sysconf(_SC_PAGESIZE);
     const std::int64_t pages = (bytes + page - 1) / page;
@@ -74,8 +75,8 @@ inline float near_normal(std::mt19937& random) {
 }
 
 inline Matrix random_float(DType dtype, std::int64_t rows, std::int64_t cols, std::uint32_t seed, Fill fill = Fill::kNormal,
-                           std::int64_t extra_stride = 0) {
-  Matrix m(dtype, rows, cols, extra_stride);
+                           std::int64_t gap = 0) {
+  Matrix m(dtype, rows, cols, gap);
   std::mt19937 random(seed);
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t c = 0; c < cols; ++c) {
@@ -106,8 +107,8 @@ inline Matrix random_float(DType dtype, std::int64_t rows, std::int64_t cols, st
   return m;
 }
 
-inline Matrix random_int8(std::int64_t rows, std::int64_t cols, std::uint32_t seed, std::int64_t extra_stride = 0) {
-  Matrix m(DType::kInt8, rows, cols, extra_stride);
+inline Matrix random_int8(std::int64_t rows, std::int64_t cols, std::uint32_t seed, std::int64_t gap = 0) {
+  Matrix m(DType::kInt8, rows, cols, gap);
   std::mt19937 random(seed);
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t c = 0; c < cols; ++c) m.mut().row<std::int8_t>(r)[c] = static_cast<std::int8_t>(random());

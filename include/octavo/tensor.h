@@ -67,7 +67,8 @@ struct Stream {
 };
 
 // A row-major matrix that somebody else owns. `stride` counts bytes from one row to the next, so rows of a larger
-// matrix can be viewed; the elements of a row are contiguous. A vector of n elements is a matrix of one row.
+// matrix can be viewed; the elements of a row are contiguous. Data and stride are aligned to the element, no more. A vector
+// of n elements is a matrix of one row.
 template <class Byte>
 struct BasicMatrixView {
   Byte* data = nullptr;

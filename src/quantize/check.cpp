@@ -1,6 +1,8 @@
 #include "quantize/check.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 #include "core/error.h"
 #include "core/macros.h"
@@ -24,7 +26,12 @@ Status check_dtype(const MatrixView& m, std::string_view name, DType dtype) {
 Status check_on_cpu(const MatrixView& m, std::string_view name) {
   if (m.device.type != DeviceType::kCpu) return invalid("{} is on a CUDA device; this function takes CPU memory", name);
   if (m.rows < 0 || m.cols < 0) return invalid("{} has shape [{}, {}]", name, m.rows, m.cols);
-  if (m.data == nullptr && !m.empty()) return invalid("{} has no data", name);
+  if (m.empty()) return {};
+  if (m.data == nullptr) return invalid("{} has no data", name);
+  const int width = std::max(1, bits_of(m.dtype) / 8);
+  if (reinterpret_cast<std::uintptr_t>(m.data) % width != 0 || m.stride % width != 0) {
+    return invalid("{} is not aligned to its elements of {} bytes", name, width);
+  }
   return {};
 }
 

@@ -241,6 +241,9 @@ TEST(Quantize, RefusesWhatDoesNotFit) {
   wrong = good.mut();
   wrong.scale.data = nullptr;
   EXPECT_EQ(message(w.view(), {}, wrong), "scale has no data");
+  const Matrix wide = random_float(DType::kFloat32, 5, 9, 1);
+  const MatrixView crooked(wide.view().row<char>(0) + 1, DType::kFloat32, 4, 8);
+  EXPECT_EQ(message(crooked, {}, good.mut()), "weight is not aligned to its elements of 4 bytes");
   const Matrix integers = test::random_int8(4, 8, 1);
   EXPECT_EQ(message(integers.view(), {}, good.mut()), "weight is int8; it must be float32, float16 or bfloat16");
   QuantizeOptions options;
