@@ -1,12 +1,12 @@
 #include "checkpoint/weight_job.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "core/error.h"
 #include "core/half.h"
 #include "core/macros.h"
+#include "quantize/check.h"
 
 namespace octavo {
 namespace {
@@ -28,25 +28,6 @@ void store_scales(const float* scales, std::int64_t count, DType dtype, std::byt
       const T value = from_float<T>(scales[i]);
       std::memcpy(out + i * static_cast<std::int64_t>(sizeof(T)), &value, sizeof(T));
     }
-  });
-}
-
-struct Position {
-  std::int64_t row;
-  std::int64_t column;
-  float value;
-};
-
-std::optional<Position> find_non_finite(const MatrixView& w) {
-  return visit_float(w.dtype, [&](auto type) -> std::optional<Position> {
-    using T = decltype(type);
-    for (std::int64_t r = 0; r < w.rows; ++r) {
-      for (std::int64_t c = 0; c < w.cols; ++c) {
-        const float value = to_float(w.row<T>(r)[c]);
-        if (!std::isfinite(value)) return Position{r, c, value};
-      }
-    }
-    return std::nullopt;
   });
 }
 
@@ -114,9 +95,11 @@ Status WeightJob::read(Rows rows, std::byte* out) const {
 
 // Says where in the whole tensor a part of it could not be quantized.
 Status WeightJob::explain(const Status& status, Rows rows, const MatrixView& w) const {
-  if (const auto bad = find_non_finite(w)) {
+  for (std::int64_t n = 0; n < w.rows; ++n) {
+    const auto bad = find_non_finite(w, n);
+    if (!bad) continue;
     return data_loss("{}: tensor '{}' has {} at row {}, column {}; only finite weights can be quantized",
-                     source_.files()[tensor_.file].name, tensor_.name, bad->value, rows.begin + bad->row, bad->column);
+                     source_.files()[tensor_.file].name, tensor_.name, bad->value, rows.begin + n, bad->column);
   }
   std::string advice;
   if (options_.scale_dtype == DType::kFloat16) advice = "; use --scale-dtype float32 or bfloat16";

@@ -1,6 +1,8 @@
 // Whether the arguments of quantize.h's functions fit together.
 #pragma once
 
+#include <optional>
+
 #include "octavo/quantize.h"
 
 namespace octavo {
@@ -20,7 +22,14 @@ Status check_on_cpu(const MatrixView& m, std::string_view name);
 // float32, float16 or bfloat16.
 Status check_float(const MatrixView& m, std::string_view name);
 
-// The error for the first NaN or Inf in row n of w.
+// The first NaN or Inf in row n of w.
+struct NonFinite {
+  std::int64_t column;
+  float value;
+};
+std::optional<NonFinite> find_non_finite(const MatrixView& w, std::int64_t n);
+
+// The error for it.
 Status not_finite(const MatrixView& w, std::int64_t n);
 
 }  // namespace octavo

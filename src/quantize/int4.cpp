@@ -1,5 +1,8 @@
 #include "quantize/int4.h"
 
+#include <bit>
+#include <cstring>
+
 #include "core/error.h"
 #include "core/macros.h"
 #include "octavo/quantize.h"
@@ -28,7 +31,20 @@ Status check_pair(const MatrixView& packed, const MatrixView& q) {
 
 void pack_row_int4(const std::uint8_t* q, std::int64_t n, int offset, std::uint8_t* packed) {
   const std::int64_t pairs = n / 2;
-  for (std::int64_t i = 0; i < pairs; ++i) {
+  std::int64_t i = 0;
+  if constexpr (std::endian::native == std::endian::little) {  // eight at a time, within a word
+    const std::uint64_t flip = offset == 8 ? 0x0808080808080808u : 0;  // of four bits, + 8 is the upper one flipped
+    for (; i + 4 <= pairs; i += 4) {
+      std::uint64_t word;
+      std::memcpy(&word, q + 2 * i, sizeof word);
+      word = (word & 0x0f0f0f0f0f0f0f0fu) ^ flip;
+      word = (word | word >> 4) & 0x00ff00ff00ff00ffu;
+      word = (word | word >> 8) & 0x0000ffff0000ffffu;
+      const auto bytes = static_cast<std::uint32_t>(word | word >> 16);
+      std::memcpy(packed + i, &bytes, sizeof bytes);
+    }
+  }
+  for (; i < pairs; ++i) {
     packed[i] = static_cast<std::uint8_t>(((q[2 * i] + offset) & 0xf) | ((q[2 * i + 1] + offset) << 4));
   }
   if (n % 2 != 0) packed[pairs] = static_cast<std::uint8_t>((q[n - 1] + offset) & 0xf);

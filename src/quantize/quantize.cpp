@@ -44,6 +44,11 @@ class RowQuantizer {
     streams_ = out.q.rows * row_bytes(out.q.dtype, w.cols) > kStreamingBytes;
     if (streams_ || !packed_.empty()) integers_.resize(static_cast<std::size_t>(w.cols));
   }
+  RowQuantizer(const RowQuantizer&) = delete;
+  RowQuantizer& operator=(const RowQuantizer&) = delete;
+  ~RowQuantizer() {
+    if (streams_) kernels_.finish_streaming();
+  }
 
   // Scales of the row's own. False where an element or a scale is not finite.
   bool run(std::int64_t n) {

@@ -33,8 +33,10 @@ struct SliceKernels {
   ErrorSums (*errors)(const void* w, DType dtype, const void* q, bool is_signed, std::int64_t n, ScaleZero scale);
   // Σ (w - ŵ)² that quantizing w would leave.
   double (*trial_error)(const float* w, std::int64_t n, ScaleZero scale, const WeightFormat& format);
-  // Copies a finished row past the caches, for results too large to be read from them.
+  // Copies a finished row past the caches, for results too large to be read from them. Other threads see it after
+  // finish_streaming().
   void (*stream_bytes)(const std::uint8_t* from, std::int64_t n, std::uint8_t* to);
+  void (*finish_streaming)();
 };
 
 extern const SliceKernels kScalarSlices;

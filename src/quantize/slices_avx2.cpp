@@ -356,13 +356,14 @@ OCTAVO_AVX2 void stream_bytes(const std::uint8_t* from, std::int64_t n, std::uin
     _mm256_stream_si256(target, low);
     _mm256_stream_si256(target + 1, high);
   }
-  _mm_sfence();  // others see these stores before any that follow
   std::copy_n(from + i, n - i, to + i);
 }
 
+void finish_streaming() { _mm_sfence(); }
+
 }  // namespace
 
-const SliceKernels kAvx2Slices = {extremes, quantize, dequantize, errors, trial_error, stream_bytes};
+const SliceKernels kAvx2Slices = {extremes, quantize, dequantize, errors, trial_error, stream_bytes, finish_streaming};
 
 }  // namespace octavo
 

@@ -97,9 +97,12 @@ double trial_error(const float* w, std::int64_t n, ScaleZero scale, const Weight
 
 void stream_bytes(const std::uint8_t* from, std::int64_t n, std::uint8_t* to) { std::copy_n(from, n, to); }
 
+void finish_streaming() {}
+
 }  // namespace
 
-const SliceKernels kScalarSlices = {extremes, quantize, dequantize, errors, trial_error, stream_bytes};
+const SliceKernels kScalarSlices = {extremes,    quantize,     dequantize,      errors,
+                                    trial_error, stream_bytes, finish_streaming};
 
 const SliceKernels& slice_kernels() {
 #if defined(__x86_64__)
