@@ -32,7 +32,7 @@ Status check_pair(const MatrixView& packed, const MatrixView& q) {
 void pack_row_int4(const std::uint8_t* q, std::int64_t n, int offset, std::uint8_t* packed) {
   const std::int64_t pairs = n / 2;
   std::int64_t i = 0;
-  if constexpr (std::endian::native == std::endian::little) {  // eight at a time, within a word
+  if constexpr (std::endian::native == std::endian::little) {          // eight at a time, within a word
     const std::uint64_t flip = offset == 8 ? 0x0808080808080808u : 0;  // of four bits, + 8 is the upper one flipped
     for (; i + 4 <= pairs; i += 4) {
       std::uint64_t word;

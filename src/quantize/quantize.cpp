@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "core/fp_env.h"
@@ -50,16 +51,20 @@ class RowQuantizer {
     if (streams_) kernels_.finish_streaming();
   }
 
-  // Scales of the row's own. False where an element or a scale is not finite.
+  // Scales of the row's own. False where an element or a scale is not finite. Where the next call is for row n + 1, its
+  // range is taken on the way.
   bool run(std::int64_t n) {
     const WeightFormat& format = out_.format;
+    const bool one_slice = out_.scale.cols == 1;
+    const Extremes known = std::exchange(next_, {});
     const std::int64_t length = slice_length(format, w_.cols);
     if (!wide_.empty()) widen_row(w_, n, wide_.data());
     std::uint8_t* q = row_of_integers(n);
     for (std::int64_t g = 0, begin = 0; g < out_.scale.cols; ++g, begin += length) {
       const std::int64_t count = std::min(length, w_.cols - begin);
       const void* slice = element(n, begin);
-      const Extremes extremes = kernels_.extremes(slice, w_.dtype, count);
+      const bool is_known = one_slice && next_row_ == n;
+      const Extremes extremes = is_known ? known : kernels_.extremes(slice, w_.dtype, count);
       if (!extremes.finite) return false;
       const Range range = wide_.empty()
                               ? extremes.range
@@ -68,32 +73,41 @@ class RowQuantizer {
       if (std::isinf(s.scale)) return false;
       out_.scale.row<float>(n)[g] = s.scale;
       if (!format.symmetric) out_.zero_point.row<std::uint8_t>(n)[g] = static_cast<std::uint8_t>(s.zero_point);
-      quantize_slice(n, begin, count, absmax_of(extremes.range), s, q + begin);
+      quantize_slice(n, begin, count, absmax_of(extremes.range), s, q + begin, one_slice);
     }
+    next_row_ = n + 1;
     store(n);
     return true;
   }
 
   // The scale of the whole tensor.
   void run(std::int64_t n, float absmax, ScaleZero s) {
-    quantize_slice(n, 0, w_.cols, absmax, s, row_of_integers(n));
+    quantize_slice(n, 0, w_.cols, absmax, s, row_of_integers(n), false);
     store(n);
   }
 
  private:
   const char* element(std::int64_t n, std::int64_t k) const { return w_.row<char>(n) + row_bytes(w_.dtype, k); }
 
-  // Elements [begin, begin + count) of row n. Meanwhile the same part of the next row comes into the cache: otherwise memory
-  // would rest while this computes, and this while the next row's range is read.
-  void quantize_slice(std::int64_t n, std::int64_t begin, std::int64_t count, float absmax, ScaleZero s, std::uint8_t* q) {
-    constexpr std::int64_t kPiece = 256;
+  // Elements [begin, begin + count) of row n. Meanwhile the same part of the next row is read, a little ahead of its range:
+  // otherwise memory would rest while this computes, and this while the next row's range is read.
+  void quantize_slice(std::int64_t n, std::int64_t begin, std::int64_t count, float absmax, ScaleZero s, std::uint8_t* q,
+                      bool range_of_next) {
+    constexpr std::int64_t kPiece = 1024;
+    constexpr std::int64_t kBytesAhead = 4096;
     for (std::int64_t k = 0; k < count; k += kPiece) {
       const std::int64_t piece = std::min(kPiece, count - k);
-      if (n + 1 < w_.rows) {
-        const char* next = element(n + 1, begin + k);
-        for (std::int64_t byte = 0; byte < row_bytes(w_.dtype, piece); byte += 64) __builtin_prefetch(next + byte, 0, 2);
+      const bool has_next = n + 1 < w_.rows;
+      if (has_next) {
+        const char* ahead = element(n + 1, begin + k) + kBytesAhead;
+        for (std::int64_t byte = 0; byte < row_bytes(w_.dtype, piece); byte += 64) __builtin_prefetch(ahead + byte, 0, 2);
       }
       kernels_.quantize(element(n, begin + k), w_.dtype, piece, absmax, s, out_.format, q + k);
+      if (has_next && range_of_next) {
+        const Extremes part = kernels_.extremes(element(n + 1, begin + k), w_.dtype, piece);
+        next_.finite &= part.finite;
+        next_.range = {std::min(next_.range.lo, part.range.lo), std::max(next_.range.hi, part.range.hi)};
+      }
     }
   }
   std::uint8_t* row_of_integers(std::int64_t n) {
@@ -117,6 +131,8 @@ class RowQuantizer {
   std::vector<std::uint8_t> integers_;  // the row's q, where it is packed or streamed from
   std::vector<std::uint8_t> packed_;    // the row's packed q, where it is streamed from
   bool streams_ = false;
+  Extremes next_;               // of the row after the last
+  std::int64_t next_row_ = -1;  // which that is
 };
 
 // What went wrong in row n, found again one step at a time.

@@ -41,7 +41,8 @@ struct SliceKernels {
 
 extern const SliceKernels kScalarSlices;
 #if defined(__x86_64__)
-extern const SliceKernels kAvx2Slices;  // only where cpu_features().avx2
+extern const SliceKernels kAvx2Slices;    // only where cpu_features().avx2
+extern const SliceKernels kAvx512Slices;  // only where cpu_features().avx512
 #endif
 
 // The fastest table that this processor runs.

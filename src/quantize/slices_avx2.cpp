@@ -1,17 +1,12 @@
-// AVX2 + FMA + F16C. Functions carry the target attribute instead of the file carrying flags, so that no inline function of
-// a shared header is compiled for AVX2 and picked by the linker for everyone.
+// AVX2 + FMA + F16C.
 #if defined(__x86_64__)
-#include <immintrin.h>
-
 #include <algorithm>
 #include <bit>
 #include <cmath>
 
 #include "core/half.h"
+#include "core/simd.h"
 #include "quantize/slices.h"
-
-#define OCTAVO_AVX2 __attribute__((target("avx2,fma,f16c")))
-#define OCTAVO_AVX2_INLINE __attribute__((target("avx2,fma,f16c"), always_inline)) inline
 
 namespace octavo {
 namespace {

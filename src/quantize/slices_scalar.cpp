@@ -101,11 +101,11 @@ void finish_streaming() {}
 
 }  // namespace
 
-const SliceKernels kScalarSlices = {extremes,    quantize,     dequantize,      errors,
-                                    trial_error, stream_bytes, finish_streaming};
+const SliceKernels kScalarSlices = {extremes, quantize, dequantize, errors, trial_error, stream_bytes, finish_streaming};
 
 const SliceKernels& slice_kernels() {
 #if defined(__x86_64__)
+  if (cpu_features().avx512) return kAvx512Slices;
   if (cpu_features().avx2) return kAvx2Slices;
 #endif
   return kScalarSlices;

@@ -8,13 +8,10 @@
 
 #include "core/fp_env.h"
 #include "core/half.h"
+#include "core/simd.h"
 #include "gemm/epilogue.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
-#define OCTAVO_AVX2 __attribute__((target("avx2,fma,f16c")))
-#define OCTAVO_AVX2_INLINE __attribute__((target("avx2,fma,f16c"), always_inline)) inline
 
 namespace octavo {
 namespace {

@@ -5,13 +5,10 @@
 #include <algorithm>
 
 #include "core/fp_env.h"
+#include "core/simd.h"
 #include "gemm/epilogue.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
-#define OCTAVO_AVX2 __attribute__((target("avx2")))
-#define OCTAVO_AVX2_INLINE __attribute__((target("avx2"), always_inline)) inline
 
 namespace octavo {
 namespace {

@@ -1,4 +1,6 @@
-// The AVX2 loops against the plain ones: every 16-bit weight, and every significand of a scale.
+// The vector loops against the plain ones: every 16-bit weight, and every significand of a scale.
+#include "quantize/slices.h"
+
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -9,7 +11,6 @@
 #include "core/cpu_features.h"
 #include "core/half.h"
 #include "matrix.h"
-#include "quantize/slices.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -17,11 +18,25 @@
 namespace octavo {
 namespace {
 
-#define SKIP_WITHOUT_AVX2() \
-  if (!cpu_features().avx2) GTEST_SKIP() << "this processor has no AVX2"
+struct Table {
+  const char* name;
+  const SliceKernels* kernels;
+  bool usable;
+};
 
-TEST(SlicesAvx2, EveryFiniteHalfQuantizesAsThePlainLoopDoes) {
-  SKIP_WITHOUT_AVX2();
+class VectorSlices : public testing::TestWithParam<Table> {
+ protected:
+  void SetUp() override {
+    if (!GetParam().usable) GTEST_SKIP() << "this processor has no " << GetParam().name;
+  }
+  const SliceKernels& vector() const { return *GetParam().kernels; }
+};
+INSTANTIATE_TEST_SUITE_P(Tables, VectorSlices,
+                         testing::Values(Table{"AVX2", &kAvx2Slices, cpu_features().avx2},
+                                         Table{"AVX512", &kAvx512Slices, cpu_features().avx512}),
+                         [](const auto& table) { return table.param.name; });
+
+TEST_P(VectorSlices, EveryFiniteHalfQuantizesAsThePlainLoopDoes) {
   std::mt19937 random(1);
   for (const DType dtype : {DType::kFloat16, DType::kBFloat16}) {
     std::vector<std::uint16_t> all;
@@ -40,7 +55,7 @@ TEST(SlicesAvx2, EveryFiniteHalfQuantizesAsThePlainLoopDoes) {
           const ScaleZero s = {scale, symmetric ? 0.0f : static_cast<float>(random() % (1u << bits))};
           const float absmax = dtype == DType::kFloat16 ? 65504.0f : 0x1.fep127f;
           kScalarSlices.quantize(all.data(), dtype, n, absmax, s, format, expected.data());
-          kAvx2Slices.quantize(all.data(), dtype, n, absmax, s, format, actual.data());
+          vector().quantize(all.data(), dtype, n, absmax, s, format, actual.data());
           ASSERT_EQ(expected, actual) << to_string(dtype) << " scale " << scale << " bits " << bits;
         }
       }
@@ -49,8 +64,7 @@ TEST(SlicesAvx2, EveryFiniteHalfQuantizesAsThePlainLoopDoes) {
 }
 
 // The path without clamps takes slices whose absmax shows that no quotient is far out of range.
-TEST(SlicesAvx2, EveryHalfNearTheRangeQuantizesAsThePlainLoopDoes) {
-  SKIP_WITHOUT_AVX2();
+TEST_P(VectorSlices, EveryHalfNearTheRangeQuantizesAsThePlainLoopDoes) {
   std::mt19937 random(3);
   for (const DType dtype : {DType::kFloat16, DType::kBFloat16}) {
     for (int trial = 0; trial < 200; ++trial) {
@@ -66,7 +80,7 @@ TEST(SlicesAvx2, EveryHalfNearTheRangeQuantizesAsThePlainLoopDoes) {
       const auto n = static_cast<std::int64_t>(near.size());
       std::vector<std::uint8_t> expected(near.size()), actual(near.size());
       kScalarSlices.quantize(near.data(), dtype, n, absmax, {scale, 0}, {}, expected.data());
-      kAvx2Slices.quantize(near.data(), dtype, n, absmax, {scale, 0}, {}, actual.data());
+      vector().quantize(near.data(), dtype, n, absmax, {scale, 0}, {}, actual.data());
       ASSERT_EQ(expected, actual) << to_string(dtype) << " scale " << scale;
     }
   }
@@ -94,14 +108,12 @@ __attribute__((target("avx2,fma"))) std::int64_t wrong_quotients(int significand
   return wrong;
 }
 
-TEST(SlicesAvx2, ReciprocalWithCorrectionIsTheQuotientOfEvery16BitWeight) {
-  SKIP_WITHOUT_AVX2();
+TEST_P(VectorSlices, ReciprocalWithCorrectionIsTheQuotientOfEvery16BitWeight) {
   EXPECT_EQ(wrong_quotients(8), 0);   // bfloat16
   EXPECT_EQ(wrong_quotients(11), 0);  // float16
 }
 
-TEST(SlicesAvx2, EverythingElseEqualsThePlainLoops) {
-  SKIP_WITHOUT_AVX2();
+TEST_P(VectorSlices, EverythingElseEqualsThePlainLoops) {
   std::mt19937 random(2);
   for (const DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
     for (const std::int64_t n : {0, 1, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 100, 577}) {
@@ -110,7 +122,7 @@ TEST(SlicesAvx2, EverythingElseEqualsThePlainLoops) {
         const void* data = w.view().data;
         const WeightFormat format = {8, symmetric, kPerChannel};
         const Extremes a = kScalarSlices.extremes(data, dtype, n);
-        const Extremes b = kAvx2Slices.extremes(data, dtype, n);
+        const Extremes b = vector().extremes(data, dtype, n);
         ASSERT_EQ(a.range.lo, b.range.lo);
         ASSERT_EQ(a.range.hi, b.range.hi);
         ASSERT_EQ(a.finite, b.finite);
@@ -118,10 +130,10 @@ TEST(SlicesAvx2, EverythingElseEqualsThePlainLoops) {
         test::Matrix q(DType::kUInt8, 1, n);
         test::Matrix p(DType::kUInt8, 1, n);
         kScalarSlices.quantize(data, dtype, n, absmax_of(a.range), s, format, q.mut().data);
-        kAvx2Slices.quantize(data, dtype, n, absmax_of(a.range), s, format, p.mut().data);
+        vector().quantize(data, dtype, n, absmax_of(a.range), s, format, p.mut().data);
         ASSERT_TRUE(q == p) << to_string(dtype) << ' ' << n;
         const ErrorSums e = kScalarSlices.errors(data, dtype, q.view().data, symmetric, n, s);
-        const ErrorSums f = kAvx2Slices.errors(data, dtype, q.view().data, symmetric, n, s);
+        const ErrorSums f = vector().errors(data, dtype, q.view().data, symmetric, n, s);
         ASSERT_EQ(e.squared_signal, f.squared_signal);
         ASSERT_EQ(e.squared_error, f.squared_error);
         ASSERT_EQ(e.absolute_error, f.absolute_error);
@@ -130,22 +142,21 @@ TEST(SlicesAvx2, EverythingElseEqualsThePlainLoops) {
           const WeightFormat three = {3, symmetric, kPerChannel};
           const ScaleZero t = scale_of({a.range.lo * 0.6f, a.range.hi * 0.6f}, three, DType::kFloat16);
           const auto* floats = static_cast<const float*>(data);
-          ASSERT_EQ(kScalarSlices.trial_error(floats, n, t, three), kAvx2Slices.trial_error(floats, n, t, three));
+          ASSERT_EQ(kScalarSlices.trial_error(floats, n, t, three), vector().trial_error(floats, n, t, three));
         }
       }
     }
   }
 }
 
-TEST(SlicesAvx2, EveryPositionOfANaNOrInfIsSeen) {
-  SKIP_WITHOUT_AVX2();
+TEST_P(VectorSlices, EveryPositionOfANaNOrInfIsSeen) {
   for (const DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
     for (const float bad : {NAN, -NAN, INFINITY, -INFINITY}) {
       for (std::int64_t k = 0; k < 75; ++k) {
         test::Matrix w = test::random_float(dtype, 1, 75, 4);
-        ASSERT_TRUE(kAvx2Slices.extremes(w.view().data, dtype, 75).finite);
+        ASSERT_TRUE(vector().extremes(w.view().data, dtype, 75).finite);
         w.set(0, k, bad);
-        ASSERT_FALSE(kAvx2Slices.extremes(w.view().data, dtype, 75).finite);
+        ASSERT_FALSE(vector().extremes(w.view().data, dtype, 75).finite);
         ASSERT_FALSE(kScalarSlices.extremes(w.view().data, dtype, 75).finite);
       }
     }
