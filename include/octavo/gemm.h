@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "octavo/pack.h"
 #include "octavo/parallel.h"
 #include "octavo/quantize.h"
 #include "octavo/scheme.h"
@@ -37,6 +38,7 @@ struct Problem {
   std::int64_t N = 0;
   std::int64_t K = 0;
   Device device;
+  Layout layout = Layout::kRowMajor;  // of the weight
 };
 
 // One row of the kernel table, as a user sees it.
@@ -44,6 +46,7 @@ struct KernelInfo {
   std::string_view name;  // <device>_<activation>_<weight>_<isa>
   Op op;
   DeviceType device;
+  Layout layout;             // of the weights it reads
   std::string_view summary;  // one line: what it takes and how it works
   Status usable;             // whether this machine can run it, and if not, why
 };
@@ -65,15 +68,32 @@ struct Selection {
 // problem, the hardware and that variable alone. Fails when no row fits, with every row's reason.
 Result<Selection> select_kernel(const Problem& problem);
 
+// The layout that a weight should be packed into, once, for problems like this one at any M: that of the kernel which runs
+// them then. kRowMajor where no kernel of this machine reads a packed one.
+Layout best_layout(Problem problem);
+
+// Every product below takes its weight row-major or packed. A row-major weight that many rows of x will read is packed into
+// a buffer of the call's own first.
+
 // x [M, K] float32, float16 or bfloat16; w [N, K] in any format; bias [1, N] in any of x's types, or empty; y [M, N]
 // float32, float16 or bfloat16.
 Status linear(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+              Parallel& parallel = serial());
+Status linear(const MatrixView& x, const PackedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
               Parallel& parallel = serial());
 
 // x [M, K] int8 with x_scale [M, 1] or [1, 1] float32; w [N, K] int8 with w_scale [N, 1] or [1, 1]; bias as above; y [M, N]
 // float32, float16, bfloat16; or int32, the raw sums, which takes neither scales nor bias. K <= kMaxIntegerK.
 Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixView& w, const MatrixView& w_scale,
                  const MatrixView& bias, const MutableMatrixView& y, Parallel& parallel = serial());
+Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const PackedWeight& w, const MatrixView& bias,
+                 const MutableMatrixView& y, Parallel& parallel = serial());
+
+// W8A8 with dynamic scales: x [M, K] float32, float16 or bfloat16 is quantized per token, then scaled_mm.
+Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+                   Parallel& parallel = serial());
+Status linear_w8a8(const MatrixView& x, const PackedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+                   Parallel& parallel = serial());
 
 // y [M, N] bfloat16 = alpha · x [M, K] int8 · w [N, K]ᵀ int8.
 Status matmul(const MatrixView& x, const MatrixView& w, float alpha, const MutableMatrixView& y,
@@ -81,6 +101,8 @@ Status matmul(const MatrixView& x, const MatrixView& w, float alpha, const Mutab
 
 // W4A8: x is quantized per token and per group of w's format, integer sums per group, scaled and added in order of groups.
 Status linear_w4a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+                   Parallel& parallel = serial());
+Status linear_w4a8(const MatrixView& x, const PackedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
                    Parallel& parallel = serial());
 
 // Which values of x stay out of the integer product.
@@ -93,5 +115,7 @@ enum class OutlierRule : std::uint8_t {
 // w is int8, symmetric, per channel or tensor.
 Status linear_llm_int8(const MatrixView& x, const QuantizedWeight& w, float threshold, OutlierRule rule,
                        const MatrixView& bias, const MutableMatrixView& y, Parallel& parallel = serial());
+Status linear_llm_int8(const MatrixView& x, const PackedWeight& w, float threshold, OutlierRule rule, const MatrixView& bias,
+                       const MutableMatrixView& y, Parallel& parallel = serial());
 
 }  // namespace octavo

@@ -3,6 +3,7 @@
 
 #include "octavo/checkpoint.h"
 #include "octavo/gemm.h"
+#include "octavo/pack.h"
 #include "octavo/parallel.h"
 #include "octavo/quantize.h"
 #include "octavo/scheme.h"

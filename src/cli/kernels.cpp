@@ -22,6 +22,7 @@ int kernels(int argc, char** argv) {
       rows.push_back({{"name", kernel.name},
                       {"op", to_string(kernel.op)},
                       {"device", kernel.device == DeviceType::kCpu ? "cpu" : "cuda"},
+                      {"layout", to_string(kernel.layout)},
                       {"summary", kernel.summary},
                       {"usable", kernel.usable.ok()},
                       {"reason", kernel.usable.ok() ? Json(nullptr) : Json(kernel.usable.message())}});

@@ -8,11 +8,12 @@ namespace octavo {
 struct Arguments {
   MatrixView x;         // [M, K]
   MatrixView x_scale;   // [M, 1] or [1, 1] float32; scaled_mm only
-  QuantizedWeight w;    // [N, K]; scaled_mm takes per channel or per tensor
+  QuantizedWeight w;    // [N, K]; scaled_mm takes per channel or per tensor. Of a packed one: format and shape
   MatrixView bias;      // [1, N], or empty
   MutableMatrixView y;  // [M, N]
   float threshold = 0;  // linear_llm_int8 only
   OutlierRule rule = OutlierRule::kToken;
+  PackedWeight packed = {};  // for kernels that read a packed layout; without data where the weight is row-major
 };
 
 }  // namespace octavo

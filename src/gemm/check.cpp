@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/macros.h"
+#include "gemm/layout.h"
 #include "quantize/check.h"
 
 namespace octavo {
@@ -40,8 +41,15 @@ Status check_scale(const MatrixView& scale, std::string_view name, std::int64_t 
   return invalid("{} is [{}, {}]; it must be [{}, 1] or [1, 1]", name, scale.rows, scale.cols, rows);
 }
 
+Status check_int8_format(const WeightFormat& format, std::string_view op) {
+  if (format.num_bits == 8 && format.symmetric && format.group_size <= 0) return {};
+  return invalid("{} takes symmetric 8-bit weights, one scale a channel or tensor", op);
+}
+
+bool is_packed(const Arguments& a) { return !a.packed.data.empty(); }
+
 Status check_float_operands(const Arguments& a) {
-  OCTAVO_RETURN_IF_ERROR(check_weight(a.w));
+  OCTAVO_RETURN_IF_ERROR(is_packed(a) ? check_packed(a.packed) : check_weight(a.w));
   OCTAVO_RETURN_IF_ERROR(check_float(a.x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_float(as_const(a.y), "y"));
   return check_shapes(a);
@@ -53,7 +61,8 @@ Status check_linear(const Arguments& a) { return check_float_operands(a); }
 
 Status check_scaled_mm(const Arguments& a) {
   OCTAVO_RETURN_IF_ERROR(check_on_cpu(a.x, "x"));
-  OCTAVO_RETURN_IF_ERROR(check_on_cpu(a.w.q, "w"));
+  OCTAVO_RETURN_IF_ERROR(is_packed(a) ? check_packed(a.packed) : check_on_cpu(a.w.q, "w"));
+  OCTAVO_RETURN_IF_ERROR(check_int8_format(a.w.format, "scaled_mm"));
   if (a.x.dtype != DType::kInt8) return invalid("x is {}; it must be int8", to_string(a.x.dtype));
   if (a.w.q.dtype != DType::kInt8) return invalid("w is {}; it must be int8", to_string(a.w.q.dtype));
   OCTAVO_RETURN_IF_ERROR(check_integer_range(a.x.cols));
@@ -64,7 +73,13 @@ Status check_scaled_mm(const Arguments& a) {
   }
   OCTAVO_RETURN_IF_ERROR(check_float(as_const(a.y), "y"));
   OCTAVO_RETURN_IF_ERROR(check_scale(a.x_scale, "x_scale", a.x.rows));
-  return check_scale(a.w.scale, "w_scale", a.w.q.rows);
+  return is_packed(a) ? Status() : check_scale(a.w.scale, "w_scale", a.w.q.rows);
+}
+
+Status check_linear_w8a8(const Arguments& a) {
+  OCTAVO_RETURN_IF_ERROR(check_int8_format(a.w.format, "w8a8"));
+  OCTAVO_RETURN_IF_ERROR(check_integer_range(a.x.cols));
+  return check_float_operands(a);
 }
 
 Status check_linear_w4a8(const Arguments& a) {
@@ -77,10 +92,7 @@ Status check_linear_w4a8(const Arguments& a) {
 }
 
 Status check_linear_llm_int8(const Arguments& a) {
-  const WeightFormat& format = a.w.format;
-  if (format.num_bits != 8 || !format.symmetric || format.group_size > 0) {
-    return invalid("llm.int8 takes symmetric 8-bit weights, one scale a channel or tensor");
-  }
+  OCTAVO_RETURN_IF_ERROR(check_int8_format(a.w.format, "llm.int8"));
   if (!(a.threshold >= 0)) return invalid("the threshold is {}; it must be 0 (no outliers) or positive", a.threshold);
   OCTAVO_RETURN_IF_ERROR(check_integer_range(a.x.cols));
   return check_float_operands(a);

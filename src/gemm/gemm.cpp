@@ -1,5 +1,6 @@
 #include "octavo/gemm.h"
 
+#include "core/aligned_buffer.h"
 #include "core/macros.h"
 #include "gemm/check.h"
 #include "gemm/kernels.h"
@@ -7,11 +8,74 @@
 namespace octavo {
 namespace {
 
-Status run(Op op, const Arguments& a, Parallel& parallel) {
-  const Problem problem = {op, a.x.dtype, a.w.q.dtype, a.w.format, a.x.rows, a.w.q.rows, a.x.cols, a.x.device};
-  OCTAVO_ASSIGN_OR_RETURN(const Kernel* kernel, find_kernel(problem));
-  if (!a.y.empty()) kernel->run(a, parallel);
+// What checks and the table ask of a packed weight: format and shape, as if it were row-major.
+QuantizedWeight described(const PackedWeight& w) {
+  return {w.format, MatrixView(nullptr, storage_dtype(w.format, w.format.num_bits <= 4), w.N, w.K), {}, {}};
+}
+
+Arguments with_packed(const MatrixView& x, const PackedWeight& w, const MatrixView& bias, const MutableMatrixView& y) {
+  Arguments a = {x, {}, described(w), bias, y};
+  a.packed = w;
+  return a;
+}
+
+// For the raw sums of scaled_mm, which take no scales.
+constexpr float kOne = 1;
+
+Status run_packed(const Kernel& kernel, Arguments a, Parallel& parallel) {
+  if (a.w.scale.data == nullptr) {
+    a.w.format.group_size = kPerTensor;
+    a.w.scale = MatrixView(&kOne, DType::kFloat32, 1, 1);
+  }
+  OCTAVO_ASSIGN_OR_RETURN(const std::int64_t bytes, packed_bytes(kernel.layout, a.w.format, a.w.q.rows, a.w.q.cols));
+  AlignedBuffer<std::byte> buffer(bytes);
+  const MutablePackedWeight packed = {kernel.layout, a.w.format, a.w.q.rows, a.w.q.cols, buffer.span()};
+  OCTAVO_RETURN_IF_ERROR(pack(a.w, packed, parallel));
+  a.packed = as_const(packed);
+  kernel.run(a, parallel);
   return {};
+}
+
+Status run(Op op, const Arguments& a, Parallel& parallel) {
+  const Layout layout = a.packed.data.empty() ? Layout::kRowMajor : a.packed.layout;
+  const Problem problem = {op, a.x.dtype, a.w.q.dtype, a.w.format, a.x.rows, a.w.q.rows, a.x.cols, a.x.device, layout};
+  OCTAVO_ASSIGN_OR_RETURN(const Kernel* kernel, find_kernel(problem));
+  if (a.y.empty()) return {};
+  if (kernel->layout != layout) return run_packed(*kernel, a, parallel);
+  kernel->run(a, parallel);
+  return {};
+}
+
+Status run_linear(const Arguments& a, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_linear(a));
+  return run(Op::kLinear, a, parallel);
+}
+
+Status run_scaled_mm(const Arguments& a, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_scaled_mm(a));
+  return run(Op::kScaledMm, a, parallel);
+}
+
+Status run_w8a8(Arguments a, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_linear_w8a8(a));
+  AlignedBuffer<std::int8_t> q(a.x.rows * a.x.cols);
+  AlignedBuffer<float> scale(a.x.rows);
+  const MutableMatrixView q_view(q.data(), DType::kInt8, a.x.rows, a.x.cols);
+  const MutableMatrixView scale_view(scale.data(), DType::kFloat32, a.x.rows, 1);
+  OCTAVO_RETURN_IF_ERROR(quantize_per_token(a.x, kPerChannel, q_view, scale_view, parallel));
+  a.x = as_const(q_view);
+  a.x_scale = as_const(scale_view);
+  return run_scaled_mm(a, parallel);
+}
+
+Status run_w4a8(const Arguments& a, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_linear_w4a8(a));
+  return run(Op::kLinearW4A8, a, parallel);
+}
+
+Status run_llm_int8(const Arguments& a, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_linear_llm_int8(a));
+  return run(Op::kLinearLlmInt8, a, parallel);
 }
 
 }  // namespace
@@ -32,36 +96,63 @@ std::string_view to_string(Op op) {
 
 Status linear(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
               Parallel& parallel) {
-  const Arguments a = {x, {}, w, bias, y};
-  OCTAVO_RETURN_IF_ERROR(check_linear(a));
-  return run(Op::kLinear, a, parallel);
+  return run_linear({x, {}, w, bias, y}, parallel);
+}
+
+Status linear(const MatrixView& x, const PackedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+              Parallel& parallel) {
+  return run_linear(with_packed(x, w, bias, y), parallel);
 }
 
 Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixView& w, const MatrixView& w_scale,
                  const MatrixView& bias, const MutableMatrixView& y, Parallel& parallel) {
-  const Arguments a = {x, x_scale, {WeightFormat{}, w, w_scale, {}}, bias, y};
-  OCTAVO_RETURN_IF_ERROR(check_scaled_mm(a));
-  return run(Op::kScaledMm, a, parallel);
+  const WeightFormat format = {8, true, w_scale.rows == 1 ? kPerTensor : kPerChannel};
+  return run_scaled_mm({x, x_scale, {format, w, w_scale, {}}, bias, y}, parallel);
+}
+
+Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const PackedWeight& w, const MatrixView& bias,
+                 const MutableMatrixView& y, Parallel& parallel) {
+  Arguments a = with_packed(x, w, bias, y);
+  a.x_scale = x_scale;
+  return run_scaled_mm(a, parallel);
+}
+
+Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+                   Parallel& parallel) {
+  return run_w8a8({x, {}, w, bias, y}, parallel);
+}
+
+Status linear_w8a8(const MatrixView& x, const PackedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+                   Parallel& parallel) {
+  return run_w8a8(with_packed(x, w, bias, y), parallel);
 }
 
 Status matmul(const MatrixView& x, const MatrixView& w, float alpha, const MutableMatrixView& y, Parallel& parallel) {
-  const float one = 1;
-  return scaled_mm(x, MatrixView(&one, DType::kFloat32, 1, 1), w, MatrixView(&alpha, DType::kFloat32, 1, 1), {}, y,
+  return scaled_mm(x, MatrixView(&kOne, DType::kFloat32, 1, 1), w, MatrixView(&alpha, DType::kFloat32, 1, 1), {}, y,
                    parallel);
 }
 
 Status linear_w4a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
                    Parallel& parallel) {
-  const Arguments a = {x, {}, w, bias, y};
-  OCTAVO_RETURN_IF_ERROR(check_linear_w4a8(a));
-  return run(Op::kLinearW4A8, a, parallel);
+  return run_w4a8({x, {}, w, bias, y}, parallel);
+}
+
+Status linear_w4a8(const MatrixView& x, const PackedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+                   Parallel& parallel) {
+  return run_w4a8(with_packed(x, w, bias, y), parallel);
 }
 
 Status linear_llm_int8(const MatrixView& x, const QuantizedWeight& w, float threshold, OutlierRule rule,
                        const MatrixView& bias, const MutableMatrixView& y, Parallel& parallel) {
-  const Arguments a = {x, {}, w, bias, y, threshold, rule};
-  OCTAVO_RETURN_IF_ERROR(check_linear_llm_int8(a));
-  return run(Op::kLinearLlmInt8, a, parallel);
+  return run_llm_int8({x, {}, w, bias, y, threshold, rule}, parallel);
+}
+
+Status linear_llm_int8(const MatrixView& x, const PackedWeight& w, float threshold, OutlierRule rule, const MatrixView& bias,
+                       const MutableMatrixView& y, Parallel& parallel) {
+  Arguments a = with_packed(x, w, bias, y);
+  a.threshold = threshold;
+  a.rule = rule;
+  return run_llm_int8(a, parallel);
 }
 
 }  // namespace octavo

@@ -48,34 +48,48 @@ std::string needs_few_rows_and_nibbles(const Problem& p) {
 }
 
 constexpr DeviceType kCpu = DeviceType::kCpu;
+constexpr Layout kRowMajor = Layout::kRowMajor;
+constexpr Layout kBlock64 = Layout::kBlock64;
+
+// From so many rows of x on, packing a row-major weight for one product costs less than a kernel without packing.
+constexpr std::int64_t kRowsWorthPacking = 32;
 
 const Kernel kTable[] = {
 #if defined(__x86_64__)
-    {"cpu_float_w8_avx2", Op::kLinear, kCpu, "few rows of fp32, fp16 or bf16 x, weights one a byte, row-major", needs_avx2,
-     needs_few_rows_and_bytes, cpu_float_w8_avx2},
-    {"cpu_float_w4_avx2", Op::kLinear, kCpu, "the same with weights two a byte", needs_avx2, needs_few_rows_and_nibbles,
-     cpu_float_w4_avx2},
+    {"cpu_float_w8_avx2", Op::kLinear, kCpu, kRowMajor, "few rows of fp32, fp16 or bf16 x, weights one a byte, row-major",
+     needs_avx2, needs_few_rows_and_bytes, cpu_float_w8_avx2},
+    {"cpu_float_w4_avx2", Op::kLinear, kCpu, kRowMajor, "the same with weights two a byte", needs_avx2,
+     needs_few_rows_and_nibbles, cpu_float_w4_avx2},
 #endif
-    {"cpu_float_w8_reference", Op::kLinear, kCpu, "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64", anywhere,
-     needs_bytes, reference::linear},
-    {"cpu_float_w4_reference", Op::kLinear, kCpu, "fp32, fp16 or bf16 x, weights two a byte: plain loops in fp64", anywhere,
-     needs_nibbles, reference::linear},
+    {"cpu_float_w8_reference", Op::kLinear, kCpu, kRowMajor, "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64",
+     anywhere, needs_bytes, reference::linear},
+    {"cpu_float_w4_reference", Op::kLinear, kCpu, kRowMajor, "fp32, fp16 or bf16 x, weights two a byte: plain loops in fp64",
+     anywhere, needs_nibbles, reference::linear},
 #if defined(__x86_64__)
-    {"cpu_s8_w8_avx2", Op::kScaledMm, kCpu, "int8 x int8, row-major: sign extension and VPMADDWD", needs_avx2, any_problem,
-     cpu_s8_w8_avx2},
+    {"cpu_s8_w8_avx2", Op::kScaledMm, kCpu, kRowMajor, "int8 x int8, row-major: sign extension and VPMADDWD", needs_avx2,
+     any_problem, cpu_s8_w8_avx2},
 #endif
-    {"cpu_s8_w8_reference", Op::kScaledMm, kCpu, "int8 x int8: plain loops", anywhere, any_problem, reference::scaled_mm},
-    {"cpu_s8g_w4_reference", Op::kLinearW4A8, kCpu, "x quantized per token and group: plain loops", anywhere, any_problem,
-     reference::linear_w4a8},
-    {"cpu_llmint8_w8_reference", Op::kLinearLlmInt8, kCpu, "int8 product and outliers in fp32: plain loops", anywhere,
-     any_problem, reference::linear_llm_int8},
+    {"cpu_s8_w8_reference", Op::kScaledMm, kCpu, kRowMajor, "int8 x int8: plain loops", anywhere, any_problem,
+     reference::scaled_mm},
+    {"cpu_s8g_w4_reference", Op::kLinearW4A8, kCpu, kRowMajor, "x quantized per token and group: plain loops", anywhere,
+     any_problem, reference::linear_w4a8},
+    {"cpu_llmint8_w8_reference", Op::kLinearLlmInt8, kCpu, kRowMajor, "int8 product and outliers in fp32: plain loops",
+     anywhere, any_problem, reference::linear_llm_int8},
 };
 
-// Why a row does not run the problem; empty when it does.
-std::string reason_against(const Kernel& kernel, const Problem& problem) {
+// Why a row does not run the problem; empty when it does. A forced row packs whatever it costs.
+std::string reason_against(const Kernel& kernel, const Problem& problem, bool forced = false) {
   if (kernel.op != problem.op) return format_text("it computes {}", to_string(kernel.op));
   if (kernel.device != problem.device.type) return "it runs on another device";
   if (const Status usable = kernel.usable(); !usable.ok()) return usable.message();
+  if (kernel.layout != problem.layout) {
+    if (problem.layout != kRowMajor || problem.N == 0 || problem.K == 0) {
+      return format_text("weights are {}, it reads {}", to_string(problem.layout), to_string(kernel.layout));
+    }
+    if (problem.M < kRowsWorthPacking && !forced) {
+      return format_text("weights are row-major; packing them for one product pays from {} rows on", kRowsWorthPacking);
+    }
+  }
   return kernel.refuses(problem);
 }
 
@@ -93,7 +107,7 @@ Result<const Kernel*> forced_kernel(const Problem& problem) {
   const Kernel* kernel = row_named(name);
   if (kernel == nullptr) return not_found("OCTAVO_KERNEL={} names no kernel; `octavo kernels` lists them", name);
   if (kernel->op != problem.op || kernel->device != problem.device.type) return static_cast<const Kernel*>(nullptr);
-  if (const std::string reason = reason_against(*kernel, problem); !reason.empty()) {
+  if (const std::string reason = reason_against(*kernel, problem, true); !reason.empty()) {
     return unsupported("OCTAVO_KERNEL={} cannot run this: {}", name, reason);
   }
   return kernel;
@@ -121,8 +135,17 @@ Result<const Kernel*> find_kernel(const Problem& problem, std::vector<Refusal>* 
 std::vector<KernelInfo> list_kernels() {
   std::vector<KernelInfo> rows;
   for (const Kernel& kernel : kTable)
-    rows.push_back({kernel.name, kernel.op, kernel.device, kernel.summary, kernel.usable()});
+    rows.push_back({kernel.name, kernel.op, kernel.device, kernel.layout, kernel.summary, kernel.usable()});
   return rows;
+}
+
+Layout best_layout(Problem problem) {
+  if (problem.N == 0 || problem.K == 0) return kRowMajor;
+  for (const Layout layout : {kBlock64, kRowMajor}) {
+    problem.layout = layout;
+    if (find_kernel(problem).ok()) return layout;
+  }
+  return kRowMajor;
 }
 
 Result<Selection> select_kernel(const Problem& problem) {

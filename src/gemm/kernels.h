@@ -12,6 +12,7 @@ struct Kernel {
   std::string_view name;
   Op op;
   DeviceType device;
+  Layout layout;  // of the weights it reads
   std::string_view summary;
   Status (*usable)();                              // whether this machine can run it
   std::string (*refuses)(const Problem& problem);  // why not this problem; empty when it can
@@ -20,7 +21,7 @@ struct Kernel {
 
 std::span<const Kernel> kernel_table();
 
-// The row that `problem` runs on; see select_kernel().
+// The row that `problem` runs on; see select_kernel(). Where its layout is another than the problem's, the caller packs.
 Result<const Kernel*> find_kernel(const Problem& problem, std::vector<Refusal>* refusals = nullptr);
 
 }  // namespace octavo
