@@ -32,4 +32,7 @@
 #define OCTAVO_AMX_INT8 __attribute__((target(OCTAVO_AVX512_SET ",amx-tile,amx-int8")))
 #define OCTAVO_AMX_BF16 __attribute__((target(OCTAVO_AVX512_SET ",avx512bf16,amx-tile,amx-bf16")))
 
+// Before a loop over a register tile: only when it is unrolled completely do the tile's registers stay registers.
+#define OCTAVO_UNROLL _Pragma("GCC unroll 16")
+
 #endif  // __x86_64__

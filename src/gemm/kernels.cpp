@@ -7,12 +7,19 @@
 #include "core/macros.h"
 #include "gemm/cpu/float_w_avx2.h"
 #include "gemm/cpu/s8_w8_avx2.h"
+#include "gemm/cpu/s8_w8_avx512vnni.h"
+#include "gemm/cpu/s8g_w4_avx512vnni.h"
 #include "gemm/reference.h"
 
 namespace octavo {
 namespace {
 
 Status anywhere() { return {}; }
+
+[[maybe_unused]] Status needs_avx512_vnni() {
+  if (cpu_features().avx512_vnni) return {};
+  return unsupported("this processor has no AVX-512 VNNI");
+}
 
 Status needs_avx2() {
   if (cpu_features().avx2) return {};
@@ -66,11 +73,17 @@ const Kernel kTable[] = {
     {"cpu_float_w4_reference", Op::kLinear, kCpu, kRowMajor, "fp32, fp16 or bf16 x, weights two a byte: plain loops in fp64",
      anywhere, needs_nibbles, reference::linear},
 #if defined(__x86_64__)
+    {"cpu_s8_w8_avx512vnni", Op::kScaledMm, kCpu, kBlock64, "int8 x int8, VPDPBUSD", needs_avx512_vnni, any_problem,
+     cpu_s8_w8_avx512vnni},
     {"cpu_s8_w8_avx2", Op::kScaledMm, kCpu, kRowMajor, "int8 x int8, row-major: sign extension and VPMADDWD", needs_avx2,
      any_problem, cpu_s8_w8_avx2},
 #endif
     {"cpu_s8_w8_reference", Op::kScaledMm, kCpu, kRowMajor, "int8 x int8: plain loops", anywhere, any_problem,
      reference::scaled_mm},
+#if defined(__x86_64__)
+    {"cpu_s8g_w4_avx512vnni", Op::kLinearW4A8, kCpu, kBlock64, "x quantized per token and group, VPDPBUSD on raw nibbles",
+     needs_avx512_vnni, any_problem, cpu_s8g_w4_avx512vnni},
+#endif
     {"cpu_s8g_w4_reference", Op::kLinearW4A8, kCpu, kRowMajor, "x quantized per token and group: plain loops", anywhere,
      any_problem, reference::linear_w4a8},
     {"cpu_llmint8_w8_reference", Op::kLinearLlmInt8, kCpu, kRowMajor, "int8 product and outliers in fp32: plain loops",

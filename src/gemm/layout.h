@@ -31,14 +31,17 @@ class Block64 {
  public:
   Block64(const WeightFormat& format, std::int64_t N, std::int64_t K)
       : N_(N),
-        K_(K),
         unit_(format.num_bits <= 4 ? 8 : 4),
         offset_(!format.symmetric      ? 0
                 : format.num_bits <= 4 ? 8
                                        : 128),
         groups_(format.groups(K)),
         length_(format.group_size > 0 ? std::min(format.group_size, K) : K),
-        parameter_bytes_(kBlockChannels * (4 + (format.symmetric ? 0 : 1))) {}
+        last_length_(K - (groups_ - 1) * length_),
+        steps_((length_ + unit_ - 1) / unit_),
+        last_steps_((last_length_ + unit_ - 1) / unit_),
+        group_bytes_(steps_ * kStepBytes + kBlockChannels * (format.symmetric ? 4 : 5)),
+        block_bytes_((groups_ - 1) * group_bytes_ + group_bytes_ - (steps_ - last_steps_) * kStepBytes) {}
 
   std::int64_t blocks() const { return (N_ + kBlockChannels - 1) / kBlockChannels; }
   // Channels of block b: 64, or fewer in the last.
@@ -48,26 +51,24 @@ class Block64 {
   int offset() const { return offset_; }       // what is stored is q + offset
   std::int64_t groups() const { return groups_; }
   std::int64_t first_k(std::int64_t g) const { return g * length_; }
-  std::int64_t length(std::int64_t g) const { return std::min(length_, K_ - g * length_); }
+  std::int64_t length(std::int64_t g) const { return g + 1 < groups_ ? length_ : last_length_; }
   // Dwords of a channel: in group g, before it, in all.
-  std::int64_t steps(std::int64_t g) const { return (length(g) + unit_ - 1) / unit_; }
-  std::int64_t first_step(std::int64_t g) const { return g * ((length_ + unit_ - 1) / unit_); }
-  std::int64_t steps() const { return first_step(groups_ - 1) + steps(groups_ - 1); }
+  std::int64_t steps(std::int64_t g) const { return g + 1 < groups_ ? steps_ : last_steps_; }
+  std::int64_t first_step(std::int64_t g) const { return g * steps_; }
+  std::int64_t steps() const { return (groups_ - 1) * steps_ + last_steps_; }
 
-  std::int64_t block_bytes() const { return steps() * kStepBytes + groups_ * parameter_bytes_; }
-  std::int64_t bytes() const { return blocks() * block_bytes(); }
+  std::int64_t block_bytes() const { return block_bytes_; }
+  std::int64_t bytes() const { return blocks() * block_bytes_; }
 
   // Byte offsets of group g of block b: its integers, scales and zero points.
-  std::int64_t integers(std::int64_t b, std::int64_t g) const {
-    return b * block_bytes() + first_step(g) * kStepBytes + g * parameter_bytes_;
-  }
+  std::int64_t integers(std::int64_t b, std::int64_t g) const { return b * block_bytes_ + g * group_bytes_; }
   std::int64_t scales(std::int64_t b, std::int64_t g) const { return integers(b, g) + steps(g) * kStepBytes; }
   std::int64_t zero_points(std::int64_t b, std::int64_t g) const { return scales(b, g) + kBlockChannels * 4; }
 
  private:
-  std::int64_t N_, K_, unit_;
+  std::int64_t N_, unit_;
   int offset_;
-  std::int64_t groups_, length_, parameter_bytes_;
+  std::int64_t groups_, length_, last_length_, steps_, last_steps_, group_bytes_, block_bytes_;
 };
 
 // Whether a packed weight's buffer fits its description.

@@ -1,0 +1,84 @@
+// int8 · int8 on packed weights: what the instruction sets share. An instruction set gives
+//   kRows                                     rows of x that its largest tile has
+//   add_products(w, steps, x, rows, sums, ahead)
+//                                             sums[i][c] += Σ w · x over steps, for rows i of a tile and 64 channels c;
+//                                             w unsigned (q + 128), x as in IntegerRows, sums int32 [rows][64]; meanwhile
+//                                             a line a step is prefetched from `ahead` on
+//   store_sums(sums, a, w_scale, m, n, cols)  the epilogue of row m, channels [n, n + cols)
+// Integer sums are exact, so neither tiles nor threads nor the cutting of K change a result.
+#pragma once
+
+#include <algorithm>
+
+#include "core/fp_env.h"
+#include "gemm/arguments.h"
+#include "gemm/cpu/integer_rows.h"
+#include "gemm/cpu/work.h"
+
+#if defined(__x86_64__)
+
+namespace octavo {
+
+// A span of K whose weights, of 64 channels, stay in the second-level cache while all rows of x pass by.
+inline constexpr std::int64_t kStepsInCache = 2048;
+template <class Isa>
+class S8W8 {
+ public:
+  S8W8(const Arguments& a, Parallel& parallel)
+      : a_(a),
+        shape_(a.packed.format, a.packed.N, a.packed.K),
+        x_(a.x, {}, shape_, Isa::kRows, parallel),
+        tiles_at_once_(std::min(x_.tiles(), kRowsInCache / Isa::kRows)),
+        passes_((x_.tiles() + tiles_at_once_ - 1) / tiles_at_once_) {}
+
+  void run(Parallel& parallel) const {
+    const std::int64_t grain = grain_of(kBlockChannels * a_.x.cols * a_.x.rows / passes_);
+    parallel.run(0, shape_.blocks() * passes_, grain, [&](std::int64_t begin, std::int64_t end) {
+      const ExactFloatScope exact;
+      AlignedBuffer<std::int32_t> sums(tiles_at_once_ * Isa::kRows * kBlockChannels);
+      for (std::int64_t i = begin; i < end; ++i) multiply(i / passes_, i % passes_ * tiles_at_once_, sums.data());
+    });
+  }
+
+ private:
+  // Block b with tiles_at_once_ tiles of x.
+  void multiply(std::int64_t b, std::int64_t first_tile, std::int32_t* sums) const {
+    const std::int64_t last_tile = std::min(first_tile + tiles_at_once_, x_.tiles());
+    const auto* data = reinterpret_cast<const std::uint8_t*>(a_.packed.data.data());
+    const std::uint8_t* w = data + shape_.integers(b, 0);
+    const auto* w_scale = reinterpret_cast<const float*>(data + shape_.scales(b, 0));
+    const std::int64_t steps = shape_.steps();
+    for (std::int64_t step = 0; step < steps; step += kStepsInCache) {
+      const std::int64_t count = std::min(kStepsInCache, steps - step);
+      const bool is_last = step + count == steps;
+      for (std::int64_t tile = first_tile; tile < last_tile; ++tile) {
+        const int rows = x_.rows(tile);
+        std::int32_t* tile_sums = sums + (tile - first_tile) * Isa::kRows * kBlockChannels;
+        if (step == 0) start(x_.sums(tile, 0), rows, tile_sums);
+        // Tiles share the prefetching of the weights that come next, a quarter each, so that memory works while they
+        // compute.
+        const std::uint8_t* next = w + (step + count) * kStepBytes + (tile - first_tile) % 4 * count * 64;
+        Isa::add_products(w + step * kStepBytes, count, x_.at(tile, step), rows, tile_sums, next);
+        if (!is_last) continue;
+        for (int i = 0; i < rows; ++i) {
+          Isa::store_sums(tile_sums + i * kBlockChannels, a_, w_scale, x_.first_row(tile) + i, b * kBlockChannels,
+                          shape_.channels(b));
+        }
+      }
+    }
+  }
+
+  // What adding 128 to the weights adds is taken off first.
+  static void start(const std::int32_t* x_sums, int rows, std::int32_t* sums) {
+    for (int i = 0; i < rows; ++i) std::fill_n(sums + i * kBlockChannels, kBlockChannels, -128 * x_sums[i]);
+  }
+
+  const Arguments& a_;
+  Block64 shape_;
+  IntegerRows x_;
+  std::int64_t tiles_at_once_, passes_;
+};
+
+}  // namespace octavo
+
+#endif  // __x86_64__

@@ -1,0 +1,141 @@
+// W4A8 on packed weights: what the instruction sets share. x is quantized per token and group, and the formula of
+// docs/numerics.md is followed to the bit. An instruction set gives
+//   kRows                            rows of x that its largest tile has
+//   add_group<kNibbles>(w, group, rows, totals, ahead)
+//                                    totals[i][c] += float(Σ x · (w - z)) · (s_w[c] · s_x[i]) over one group, for rows i of
+//                                    a tile and 64 channels c, each step rounded to float32; w as packed, or as expand()
+//                                    makes it; meanwhile a line a step is prefetched from `ahead` on
+//   expand(w, steps, out)            nibbles to bytes: [step][even k, odd k][64][4]
+//   store_totals(totals, a, m, n, cols)
+//                                    bias and rounding of row m, channels [n, n + cols)
+#pragma once
+
+#include <algorithm>
+
+#include "core/fp_env.h"
+#include "gemm/arguments.h"
+#include "gemm/cpu/integer_rows.h"
+#include "gemm/cpu/work.h"
+#include "octavo/quantize.h"
+
+#if defined(__x86_64__)
+
+namespace octavo {
+
+// One group of 64 channels and a tile of x.
+struct GroupOperands {
+  std::int64_t steps;
+  const std::uint32_t* x;          // [step][2][rows], see IntegerRows
+  const std::int32_t* x_sums;      // [rows]
+  const float* x_scale;            // [rows]
+  const float* w_scale;            // [64]
+  const std::uint8_t* zero_point;  // [64]; null when symmetric: 8
+};
+
+template <class Isa>
+class S8gW4 {
+ public:
+  // q and scale: what quantize_per_token makes of x in w's groups.
+  S8gW4(const Arguments& a, const MatrixView& q, const MatrixView& scale, Parallel& parallel)
+      : a_(a),
+        shape_(a.packed.format, a.packed.N, a.packed.K),
+        x_(q, scale, shape_, Isa::kRows, parallel),
+        tiles_at_once_(std::min(x_.tiles(), kRowsInCache / Isa::kRows)),
+        passes_((x_.tiles() + tiles_at_once_ - 1) / tiles_at_once_) {}
+
+  void run(Parallel& parallel) const {
+    const std::int64_t grain = grain_of(kBlockChannels * a_.x.cols * a_.x.rows / passes_);
+    parallel.run(0, shape_.blocks() * passes_, grain, [&](std::int64_t begin, std::int64_t end) {
+      const ExactFloatScope exact;
+      const Scratch scratch = {
+          AlignedBuffer<float>(tiles_at_once_ * Isa::kRows * kBlockChannels),
+          AlignedBuffer<std::uint8_t>(tiles_at_once_ < kTilesWorthExpanding ? 0 : kStepsInCache * 2 * kStepBytes)};
+      for (std::int64_t i = begin; i < end; ++i) multiply(i / passes_, i % passes_ * tiles_at_once_, scratch);
+    });
+  }
+
+ private:
+  // From so many tiles on, taking the nibbles apart once costs less than for every tile.
+  static constexpr std::int64_t kTilesWorthExpanding = 4;
+  // As many weights of 64 channels as stay in the second-level cache, one a byte.
+  static constexpr std::int64_t kStepsInCache = 1024;
+
+  struct Scratch {
+    AlignedBuffer<float> totals;
+    AlignedBuffer<std::uint8_t> bytes;
+  };
+
+  void multiply(std::int64_t b, std::int64_t first_tile, const Scratch& scratch) const {
+    const std::int64_t last_tile = std::min(first_tile + tiles_at_once_, x_.tiles());
+    const auto totals_of = [&](std::int64_t t) {
+      return scratch.totals.data() + (t - first_tile) * Isa::kRows * kBlockChannels;
+    };
+    std::fill_n(totals_of(first_tile), (last_tile - first_tile) * Isa::kRows * kBlockChannels, 0.0f);
+    const std::int64_t groups_at_once = std::max<std::int64_t>(1, kStepsInCache / shape_.steps(0));
+    const bool expands = last_tile - first_tile >= kTilesWorthExpanding && shape_.steps(0) <= kStepsInCache;
+    for (std::int64_t g = 0; g < shape_.groups(); g += groups_at_once) {
+      const std::int64_t end = std::min(g + groups_at_once, shape_.groups());
+      if (expands) expand(b, g, end, scratch.bytes.data());
+      for (std::int64_t tile = first_tile; tile < last_tile; ++tile) {
+        for (std::int64_t i = g; i < end; ++i) {
+          const std::uint8_t* ahead = next_of(b, tile - first_tile) + shape_.first_step(i) * 64;
+          if (expands) {
+            const std::uint8_t* w = scratch.bytes.data() + shape_.first_step(i - g) * 2 * kStepBytes;
+            Isa::template add_group<false>(w, operands(b, i, tile), x_.rows(tile), totals_of(tile), ahead);
+          } else {
+            const std::uint8_t* w = data() + shape_.integers(b, i);
+            Isa::template add_group<true>(w, operands(b, i, tile), x_.rows(tile), totals_of(tile), ahead);
+          }
+        }
+      }
+    }
+    for (std::int64_t tile = first_tile; tile < last_tile; ++tile) {
+      for (int i = 0; i < x_.rows(tile); ++i) {
+        Isa::store_totals(totals_of(tile) + i * kBlockChannels, a_, x_.first_row(tile) + i, b * kBlockChannels,
+                          shape_.channels(b));
+      }
+    }
+  }
+
+  void expand(std::int64_t b, std::int64_t begin, std::int64_t end, std::uint8_t* out) const {
+    for (std::int64_t g = begin; g < end; ++g) {
+      Isa::expand(data() + shape_.integers(b, g), shape_.steps(g), out + shape_.first_step(g - begin) * 2 * kStepBytes);
+    }
+  }
+
+  GroupOperands operands(std::int64_t b, std::int64_t g, std::int64_t tile) const {
+    return {shape_.steps(g),
+            x_.at(tile, shape_.first_step(g)),
+            x_.sums(tile, g),
+            x_.scales(tile, g),
+            reinterpret_cast<const float*>(data() + shape_.scales(b, g)),
+            a_.packed.format.symmetric ? nullptr : data() + shape_.zero_points(b, g)};
+  }
+
+  // Tiles share the prefetching of the next block, a quarter each, so that memory works while they compute.
+  const std::uint8_t* next_of(std::int64_t b, std::int64_t tile) const {
+    return data() + shape_.integers(b + 1, 0) + tile % 4 * shape_.block_bytes() / 4;
+  }
+
+  const std::uint8_t* data() const { return reinterpret_cast<const std::uint8_t*>(a_.packed.data.data()); }
+
+  const Arguments& a_;
+  Block64 shape_;
+  IntegerRows x_;
+  std::int64_t tiles_at_once_, passes_;
+};
+
+template <class Isa>
+void linear_w4a8(const Arguments& a, Parallel& parallel) {
+  const std::int64_t groups = a.packed.format.groups(a.x.cols);
+  AlignedBuffer<std::int8_t> q(a.x.rows * a.x.cols);
+  AlignedBuffer<float> scale(a.x.rows * groups);
+  const MutableMatrixView q_view(q.data(), DType::kInt8, a.x.rows, a.x.cols);
+  const MutableMatrixView scale_view(scale.data(), DType::kFloat32, a.x.rows, groups);
+  (void)quantize_per_token(a.x, a.packed.format.group_size, q_view, scale_view, parallel);  // cannot fail: the views fit
+  S8gW4<Isa>(a, as_const(q_view), as_const(scale_view), parallel).run(parallel);
+}
+
+}  // namespace octavo
+
+#endif  // __x86_64__

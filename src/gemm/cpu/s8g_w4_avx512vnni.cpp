@@ -1,0 +1,106 @@
+#include "gemm/cpu/s8g_w4_avx512vnni.h"
+
+#include "gemm/cpu/s8g_w4.h"
+#include "gemm/cpu/store_avx512.h"
+
+#if defined(__x86_64__)
+
+namespace octavo {
+namespace {
+
+constexpr std::int64_t kPrefetchBytes = 4096;
+
+// acc += q · x, four neighbours a lane. Around the intrinsic, GCC 12 copies and spills accumulators.
+OCTAVO_AVX512_VNNI_INLINE void add_products(__m512i& acc, __m512i q, __m512i x) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(q), "v"(x));
+}
+
+// -z · Σ x, where the sums of a group begin.
+OCTAVO_AVX512_VNNI_INLINE __m512i start_of(const GroupOperands& group, int row, int j) {
+  if (group.zero_point == nullptr) return _mm512_set1_epi32(-8 * group.x_sums[row]);
+  const __m512i z = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(group.zero_point) + j));
+  return _mm512_mullo_epi32(z, _mm512_set1_epi32(-group.x_sums[row]));
+}
+
+// Weights as nibbles, of which those of even k are multiplied with one dword of x and those of odd k with another; or, for
+// many rows, taken apart before: [step][2][64][4] bytes.
+template <int kRows, bool kNibbles>
+OCTAVO_AVX512_VNNI void add_group(const std::uint8_t* w, const GroupOperands& group, float* totals,
+                                  const std::uint8_t* ahead) {
+  const __m512i low = _mm512_set1_epi8(0xf);
+  __m512i acc[kRows][4];
+  OCTAVO_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    OCTAVO_UNROLL
+    for (int j = 0; j < 4; ++j) acc[i][j] = start_of(group, i, j);
+  }
+  const std::uint32_t* x = group.x;
+  for (std::int64_t s = 0; s < group.steps; ++s) {
+    _mm_prefetch(reinterpret_cast<const char*>(ahead + s * 64), _MM_HINT_T1);
+    OCTAVO_UNROLL
+    for (int odd = 0; odd < 2; ++odd, x += kRows) {
+      __m512i q[4];
+      OCTAVO_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        q[j] = _mm512_load_si512(w + 64 * j);
+        if (kNibbles) q[j] = _mm512_and_si512(odd != 0 ? _mm512_srli_epi32(q[j], 4) : q[j], low);
+        if (odd != 0 || !kNibbles) _mm_prefetch(reinterpret_cast<const char*>(w + 64 * j + kPrefetchBytes), _MM_HINT_T0);
+      }
+      if (odd != 0 || !kNibbles) w += kStepBytes;
+      OCTAVO_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        const __m512i xi = _mm512_set1_epi32(static_cast<int>(x[i]));
+        OCTAVO_UNROLL
+        for (int j = 0; j < 4; ++j) add_products(acc[i][j], q[j], xi);
+      }
+    }
+  }
+  OCTAVO_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    const __m512 x_scale = _mm512_set1_ps(group.x_scale[i]);
+    OCTAVO_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      float* total = totals + i * kBlockChannels + 16 * j;
+      const __m512 scale = _mm512_mul_ps(_mm512_load_ps(group.w_scale + 16 * j), x_scale);
+      const __m512 term = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), scale);
+      _mm512_store_ps(total, _mm512_add_ps(_mm512_load_ps(total), term));
+    }
+  }
+}
+
+struct Avx512Vnni {
+  static constexpr int kRows = 6;
+
+  template <bool kNibbles>
+  static void add_group(const std::uint8_t* w, const GroupOperands& group, int rows, float* totals,
+                        const std::uint8_t* ahead) {
+    constexpr decltype(&octavo::add_group<1, kNibbles>) kByRows[] = {
+        octavo::add_group<1, kNibbles>, octavo::add_group<2, kNibbles>, octavo::add_group<3, kNibbles>,
+        octavo::add_group<4, kNibbles>, octavo::add_group<5, kNibbles>, octavo::add_group<6, kNibbles>};
+    kByRows[rows - 1](w, group, totals, ahead);
+  }
+
+  OCTAVO_AVX512 static void expand(const std::uint8_t* w, std::int64_t steps, std::uint8_t* out) {
+    const __m512i low = _mm512_set1_epi8(0xf);
+    for (std::int64_t s = 0; s < steps; ++s, out += 2 * kStepBytes) {
+      for (int j = 0; j < 4; ++j) {
+        const __m512i pairs = _mm512_load_si512(w + s * kStepBytes + 64 * j);
+        _mm512_store_si512(out + 64 * j, _mm512_and_si512(pairs, low));
+        _mm512_store_si512(out + kStepBytes + 64 * j, _mm512_and_si512(_mm512_srli_epi32(pairs, 4), low));
+      }
+    }
+  }
+
+  OCTAVO_AVX512 static void store_totals(const float* totals, const Arguments& a, std::int64_t m, std::int64_t n,
+                                         std::int64_t cols) {
+    octavo::store_totals(totals, a, m, n, cols);
+  }
+};
+
+}  // namespace
+
+void cpu_s8g_w4_avx512vnni(const Arguments& a, Parallel& parallel) { linear_w4a8<Avx512Vnni>(a, parallel); }
+
+}  // namespace octavo
+
+#endif  // __x86_64__
