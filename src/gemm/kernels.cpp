@@ -5,7 +5,9 @@
 #include "core/cpu_features.h"
 #include "core/error.h"
 #include "core/macros.h"
-#include "gemm/cpu/float_w_avx2.h"
+#include "gemm/cpu/bf16_w_avx512bf16.h"
+#include "gemm/cpu/float_w_avx512.h"
+#include "gemm/cpu/float_w_row_avx2.h"
 #include "gemm/cpu/s8_w8_avx2.h"
 #include "gemm/cpu/s8_w8_avx512vnni.h"
 #include "gemm/cpu/s8g_w4_avx512vnni.h"
@@ -26,6 +28,16 @@ Status needs_avx2() {
   return unsupported("this processor has no AVX2");
 }
 
+Status needs_avx512() {
+  if (cpu_features().avx512) return {};
+  return unsupported("this processor has no AVX-512");
+}
+
+Status needs_avx512_bf16() {
+  if (cpu_features().avx512_bf16) return {};
+  return unsupported("this processor has no AVX-512-BF16");
+}
+
 std::string any_problem(const Problem&) { return {}; }
 
 std::string needs_bytes(const Problem& p) {
@@ -36,9 +48,32 @@ std::string needs_nibbles(const Problem& p) {
   return bits_of(p.weight) == 8 ? format_text("weights are {}, it reads two a byte", to_string(p.weight)) : "";
 }
 
+// Packed weights hold one a byte or two a byte by their bits alone.
+std::string needs_more_than_4_bits(const Problem& p) {
+  return p.format.num_bits <= 4 ? format_text("weights have {} bits, it is for 5 to 8", p.format.num_bits) : "";
+}
+
+std::string needs_4_bits(const Problem& p) {
+  return p.format.num_bits > 4 ? format_text("weights have {} bits, it is for up to 4", p.format.num_bits) : "";
+}
+
+std::string needs_bf16_x(const Problem& p) {
+  return p.activation != DType::kBFloat16 ? format_text("x is {}, it takes bfloat16", to_string(p.activation)) : "";
+}
+
+std::string needs_bf16_x_and_more_than_4_bits(const Problem& p) {
+  std::string reason = needs_bf16_x(p);
+  return reason.empty() ? needs_more_than_4_bits(p) : reason;
+}
+
+std::string needs_bf16_x_and_4_bits(const Problem& p) {
+  std::string reason = needs_bf16_x(p);
+  return reason.empty() ? needs_4_bits(p) : reason;
+}
+
 std::string needs_few_rows(const Problem& p) {
-  if (p.M <= kFloatAvx2MaxRows) return {};
-  return format_text("x has {} rows, it is for up to {}", p.M, kFloatAvx2MaxRows);
+  if (p.M <= kFloatRowAvx2MaxRows) return {};
+  return format_text("x has {} rows, it is for up to {}", p.M, kFloatRowAvx2MaxRows);
 }
 
 std::string needs_few_rows_and_bytes(const Problem& p) {
@@ -63,10 +98,19 @@ constexpr std::int64_t kRowsWorthPacking = 32;
 
 const Kernel kTable[] = {
 #if defined(__x86_64__)
-    {"cpu_float_w8_avx2", Op::kLinear, kCpu, kRowMajor, "few rows of fp32, fp16 or bf16 x, weights one a byte, row-major",
-     needs_avx2, needs_few_rows_and_bytes, cpu_float_w8_avx2},
-    {"cpu_float_w4_avx2", Op::kLinear, kCpu, kRowMajor, "the same with weights two a byte", needs_avx2,
-     needs_few_rows_and_nibbles, cpu_float_w4_avx2},
+    {"cpu_bf16_w8_avx512bf16", Op::kLinear, kCpu, kBlock64, "bf16 x, weights of 5 to 8 bits as bf16: VDPBF16PS",
+     needs_avx512_bf16, needs_bf16_x_and_more_than_4_bits, cpu_bf16_w8_avx512bf16},
+    {"cpu_bf16_w4_avx512bf16", Op::kLinear, kCpu, kBlock64, "bf16 x, weights of up to 4 bits as bf16: VDPBF16PS",
+     needs_avx512_bf16, needs_bf16_x_and_4_bits, cpu_bf16_w4_avx512bf16},
+    {"cpu_float_w8_avx512", Op::kLinear, kCpu, kBlock64, "fp32, fp16 or bf16 x, weights of 5 to 8 bits as fp32: FMA",
+     needs_avx512, needs_more_than_4_bits, cpu_float_w8_avx512},
+    {"cpu_float_w4_avx512", Op::kLinear, kCpu, kBlock64, "fp32, fp16 or bf16 x, weights of up to 4 bits as fp32: FMA",
+     needs_avx512, needs_4_bits, cpu_float_w4_avx512},
+    {"cpu_float_w8_row_avx2", Op::kLinear, kCpu, kRowMajor,
+     "few rows of fp32, fp16 or bf16 x, weights one a byte, row-major", needs_avx2, needs_few_rows_and_bytes,
+     cpu_float_w8_row_avx2},
+    {"cpu_float_w4_row_avx2", Op::kLinear, kCpu, kRowMajor, "the same with weights two a byte", needs_avx2,
+     needs_few_rows_and_nibbles, cpu_float_w4_row_avx2},
 #endif
     {"cpu_float_w8_reference", Op::kLinear, kCpu, kRowMajor, "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64",
      anywhere, needs_bytes, reference::linear},

@@ -38,8 +38,7 @@ TEST_F(KernelTable, EveryOperationHasAKernelEverywhere) {
 TEST_F(KernelTable, SelectionSaysWhyOthersRefused) {
   Problem packed = mixed_;
   packed.weight = DType::kInt4;
-  packed.format.num_bits = 4;
-  packed.M = 1000;
+  packed.format = {4, true, 5};  // groups begin in the middle of a byte, and four rows are not worth packing for
   const auto selection = select_kernel(packed);
   ASSERT_TRUE(selection.ok());
   EXPECT_EQ(selection->kernel, "cpu_float_w4_reference");

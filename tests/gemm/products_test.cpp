@@ -7,6 +7,7 @@
 
 #include "gemm/check.h"
 #include "gemm/kernels.h"
+#include "gemm/packed.h"
 #include "gemm/reference.h"
 #include "matrix.h"
 #include "quantize/reference.h"
@@ -16,6 +17,7 @@ namespace {
 
 using test::Fill;
 using test::Matrix;
+using test::Packed;
 using test::Quantized;
 using test::random_float;
 using test::random_int8;
@@ -35,6 +37,11 @@ class EveryKernel : public testing::TestWithParam<Kernel> {
   }
   void run(const Arguments& a) { GetParam().run(a, *pool_); }
   bool computes(Op op) const { return GetParam().op == op; }
+  // The weight as this row reads it, beside the row-major one that it is checked against.
+  std::optional<Packed> packed(const Quantized& w) const {
+    if (GetParam().layout == Layout::kRowMajor) return {};
+    return std::optional<Packed>(std::in_place, w);
+  }
 
   std::unique_ptr<Parallel> pool_ = make_thread_pool(3);
 };
@@ -118,27 +125,75 @@ void expect_within_bound(const Arguments& a, const MatrixView& y) {
 }
 
 TEST_P(LinearKernel, IsWithinItsBound) {
-  for (const Shape& s : kShapes) {
+  std::vector<Shape> shapes(std::begin(kShapes), std::end(kShapes));
+  shapes.insert(shapes.end(), {{13, 70, 600}, {500, 5, 40}});  // several blocks and chunks; more rows than share a panel
+  for (const Shape& s : shapes) {
+    if (GetParam().layout != Layout::kRowMajor && (s.N == 0 || s.K == 0)) continue;  // nothing to pack
     int turn = 0;
     for (const int bits : {8, 4, 3}) {
       for (const std::int64_t group : {kPerTensor, kPerChannel, std::int64_t{32}, std::int64_t{50}}) {
         for (const bool symmetric : {true, false}) {
-          const DType dtype = static_cast<DType>(static_cast<int>(DType::kFloat32) + turn++ % 3);
-          const bool packed = bits <= 4;
-          const Problem problem = {
-              Op::kLinear, dtype, storage_dtype({bits, symmetric, group}, packed), {bits, symmetric, group}, s.M, s.N,
-              s.K,         {}};
-          if (!GetParam().refuses(problem).empty()) continue;
+          const bool two_a_byte = bits <= 4;
+          const WeightFormat format = {bits, symmetric, group};
+          Quantized w(format, s.N, s.K, two_a_byte);
           const Matrix original = random_float(DType::kFloat32, s.N, s.K, 1);
-          const Matrix x = random_float(dtype, s.M, s.K, 2, Fill::kNormal, 2);
-          const Matrix bias = random_float(dtype, 1, s.N, 3);
-          Quantized w({bits, symmetric, group}, s.N, s.K, packed);
           ASSERT_TRUE(quantize(original.view(), {}, w.mut()).ok());
-          Matrix y(dtype, s.M, s.N, 4);
-          const Arguments a = {x.view(), {}, w.view(), turn % 2 == 0 ? bias.view() : MatrixView(), y.mut()};
-          ASSERT_TRUE(check_linear(a).ok()) << check_linear(a).message();
-          run(a);
-          expect_within_bound(a, y.view());
+          for (const DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
+            const Problem problem = {Op::kLinear, dtype, storage_dtype(format, two_a_byte), format, s.M, s.N, s.K, {}};
+            if (!GetParam().refuses(problem).empty()) continue;
+            const Matrix x = random_float(dtype, s.M, s.K, 2, Fill::kNormal, 2);
+            const Matrix bias = random_float(dtype, 1, s.N, 3);
+            Matrix y(dtype, s.M, s.N, 4);
+            Arguments a = {x.view(), {}, w.view(), ++turn % 2 == 0 ? bias.view() : MatrixView(), y.mut()};
+            const auto packed = this->packed(w);
+            if (packed) a.packed = packed->view();
+            ASSERT_TRUE(check_linear(a).ok()) << check_linear(a).message();
+            run(a);
+            expect_within_bound(a, y.view());
+            if (HasFatalFailure()) FAIL() << s.M << 'x' << s.N << 'x' << s.K << ' ' << bits << " bits, groups of " << group;
+          }
+        }
+      }
+    }
+  }
+}
+
+// Products that the sum of many others would hide, at the ends of the ranges.
+TEST_P(LinearKernel, IsExactWhereOneProductIs) {
+  for (const bool symmetric : {true, false}) {
+    for (const int bits : {8, 4}) {
+      const WeightFormat format = {bits, symmetric, 24};
+      const std::int64_t M = 21, N = 70, K = 61;
+      for (const DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
+        const Problem problem = {Op::kLinear, dtype, storage_dtype(format, bits == 4), format, M, N, K, {}};
+        if (!GetParam().refuses(problem).empty()) continue;
+        Quantized plain(format, N, K), w(format, N, K, bits == 4);
+        Matrix x(dtype, M, K), y(dtype, M, N);
+        for (std::int64_t n = 0; n < N; ++n) {
+          const std::int64_t values = format.qmax() - format.qmin() + 1;
+          for (std::int64_t k = 0; k < K; ++k) {
+            plain.q.mut().row<std::int8_t>(n)[k] = static_cast<std::int8_t>(format.qmin() + (n * 37 + k * 11) % values);
+          }
+          for (std::int64_t g = 0; g < format.groups(K); ++g) {
+            w.scale.mut().row<float>(n)[g] = 1;
+            if (!symmetric) w.zero_point.mut().row<std::uint8_t>(n)[g] = static_cast<std::uint8_t>((n * 5 + g) % values);
+          }
+        }
+        if (bits == 4) {
+          ASSERT_TRUE(pack_int4(plain.q.view(), w.q.mut()).ok());
+        } else {
+          w.q = std::move(plain.q);
+        }
+        for (std::int64_t m = 0; m < M; ++m) x.set(m, m * 3 % K, m % 2 == 0 ? 1.0f : -0.5f);
+        Arguments a = {x.view(), {}, w.view(), {}, y.mut()};
+        const auto packed = this->packed(w);
+        if (packed) a.packed = packed->view();
+        run(a);
+        for (std::int64_t m = 0; m < M; ++m) {
+          for (std::int64_t n = 0; n < N; ++n) {
+            const float expected = reference::centered(w.view(), n, m * 3 % K) * (m % 2 == 0 ? 1.0f : -0.5f);
+            ASSERT_EQ(reference::element(y.view(), m, n), expected) << m << ' ' << n << ' ' << bits << " bits";
+          }
         }
       }
     }
@@ -242,22 +297,36 @@ TEST_P(LlmInt8Kernel, TakesOutliersOutOfTheIntegers) {
 }
 
 TEST_P(EveryKernel, RowsDoNotDependOnBatchOrThreads) {
-  const std::int64_t M = 9, N = 37, K = 200;
-  const bool packed = GetParam().name.find("_w4_") != std::string_view::npos;
-  const WeightFormat format = packed ? WeightFormat{4, true, 32} : WeightFormat{};
-  const Matrix original = random_float(DType::kFloat32, N, K, 1);
-  Quantized w(format, N, K, packed);
-  ASSERT_TRUE(quantize(original.view(), {}, w.mut()).ok());
+  const std::int64_t M = 23, N = 37, K = 600;
+  const bool two_a_byte = GetParam().name.find("_w4_") != std::string_view::npos;
   const bool integer = computes(Op::kScaledMm);
-  const Matrix x = integer ? random_int8(M, K, 2) : random_float(DType::kFloat32, M, K, 2);
+  const DType x_dtype = GetParam().name.find("_bf16_") != std::string_view::npos ? DType::kBFloat16 : DType::kFloat32;
+  const Matrix x = integer ? random_int8(M, K, 2) : random_float(x_dtype, M, K, 2);
   const Matrix x_scale = random_float(DType::kFloat32, M, 1, 3);
-  Matrix whole(DType::kFloat32, M, N);
-  run({x.view(), x_scale.view(), w.view(), {}, whole.mut(), 1.5f});
-  for (std::int64_t m = 0; m < M; ++m) {
-    Matrix one(DType::kFloat32, 1, N);
-    const auto slice = [m](const Matrix& matrix) { return matrix.view().slice_rows(m, m + 1); };
-    GetParam().run({slice(x), slice(x_scale), w.view(), {}, one.mut(), 1.5f}, serial());
-    ASSERT_EQ(std::memcmp(one.view().data, whole.view().row<char>(m), static_cast<std::size_t>(N) * sizeof(float)), 0);
+  const Matrix original = random_float(DType::kFloat32, N, K, 1);
+  for (const bool symmetric : {true, false}) {
+    if (!symmetric && !computes(Op::kLinear)) continue;
+    const WeightFormat format = {two_a_byte ? 4 : 8, symmetric, two_a_byte ? 32 : kPerChannel};
+    Quantized w(format, N, K, two_a_byte);
+    ASSERT_TRUE(quantize(original.view(), {}, w.mut()).ok());
+    const auto packed = this->packed(w);
+    const auto product = [&](const MatrixView& rows, const MatrixView& scales, const MutableMatrixView& y,
+                             Parallel& threads) {
+      Arguments a = {rows, scales, w.view(), {}, y, 1.5f};
+      if (packed) a.packed = packed->view();
+      GetParam().run(a, threads);
+    };
+    Matrix whole(DType::kFloat32, M, N);
+    product(x.view(), x_scale.view(), whole.mut(), *pool_);
+    for (const std::int64_t rows : {1, 2, 5, 8}) {
+      for (std::int64_t m = 0; m + rows <= M; m += rows) {
+        Matrix some(DType::kFloat32, rows, N);
+        product(x.view().slice_rows(m, m + rows), x_scale.view().slice_rows(m, m + rows), some.mut(), serial());
+        ASSERT_EQ(
+            std::memcmp(some.view().data, whole.view().row<char>(m), static_cast<std::size_t>(rows * N) * sizeof(float)), 0)
+            << rows << " rows from " << m;
+      }
+    }
   }
 }
 

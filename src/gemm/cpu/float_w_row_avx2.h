@@ -8,10 +8,10 @@
 namespace octavo {
 
 // Weights one a byte, and two a byte.
-void cpu_float_w8_avx2(const Arguments& a, Parallel& parallel);
-void cpu_float_w4_avx2(const Arguments& a, Parallel& parallel);
+void cpu_float_w8_row_avx2(const Arguments& a, Parallel& parallel);
+void cpu_float_w4_row_avx2(const Arguments& a, Parallel& parallel);
 
 // Above this many rows of x, dequantizing once for a large matrix product costs less than dequantizing in each tile.
-inline constexpr std::int64_t kFloatAvx2MaxRows = 32;
+inline constexpr std::int64_t kFloatRowAvx2MaxRows = 32;
 
 }  // namespace octavo

@@ -1,7 +1,7 @@
 // For few rows of x: the weights are read once, widened to float32 in registers, and multiplied with a handful of rows. A
 // tile is kCols rows of W by up to kRows rows of x; each of its dot products has eight lanes, whose sums are scaled and
 // added group by group, so a result does not depend on the tile, the batch or the threads.
-#include "gemm/cpu/float_w_avx2.h"
+#include "gemm/cpu/float_w_row_avx2.h"
 
 #include <algorithm>
 #include <vector>
@@ -162,11 +162,11 @@ void run(const Arguments& a, Parallel& parallel) {
 
 }  // namespace
 
-void cpu_float_w8_avx2(const Arguments& a, Parallel& parallel) {
+void cpu_float_w8_row_avx2(const Arguments& a, Parallel& parallel) {
   a.w.format.symmetric ? run<Signed>(a, parallel) : run<Unsigned>(a, parallel);
 }
 
-void cpu_float_w4_avx2(const Arguments& a, Parallel& parallel) { run<Nibbles>(a, parallel); }
+void cpu_float_w4_row_avx2(const Arguments& a, Parallel& parallel) { run<Nibbles>(a, parallel); }
 
 }  // namespace octavo
 

@@ -1,0 +1,257 @@
+// What the weight-only kernels on packed weights (Layout::kBlock64) share: how a product is cut into pieces. What they do
+// with a piece is theirs, in one file per kind of x and instruction set.
+//
+//   chunk   up to kChunk neighbours along K of one group and 64 channels. Its products with a row of x are summed in fp32 in
+//           ascending order, then total += sum · scale. Nothing else decides the order of additions, so a row of y does not
+//           depend on the other rows, on tiles or on threads.
+//   tile    up to Kernel::kRows rows of x, converted and interleaved once a call: values of all its rows at one k are
+//           neighbours. A tile of few rows is multiplied with weights that are taken apart in registers.
+//   panel   chunks of 64 channels as the multiply instruction takes them, in cache: for more rows than one tile has, weights
+//           are taken apart once for all of them.
+//
+// A Kernel has
+//   X                 what it multiplies with: a float, or a pair of bf16 in a dword
+//   kPerStep          X's in a dword of weights
+//   kAlign            a chunk's X's are padded with zeros to a multiple of it
+//   kRows             rows in a tile
+//   kFewRows          up to so many rows are multiplied without a panel; 0 for never
+//   kPanel            X's of a channel in a panel, at least those of a chunk
+//   kRowMajor         tiles are [chunk][row][k] and not [chunk][k][row]; then every tile has kRows rows, zeros beyond the
+//   last State             constructed by each thread that multiplies, for as long as it does convert           X's of one
+//   row and chunk: `count` elements from k on, then zeros up to `padded` X's few(rows)         the function for so many
+//   rows: total[row][64] += scale · Σ weights · x dequantize        a chunk's X's into a panel, [k][64] product(rows) few()
+//   from a panel store             y[m, 64 channels of block b] = total + bias
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/aligned_buffer.h"
+#include "core/fp_env.h"
+#include "gemm/arguments.h"
+#include "gemm/layout.h"
+
+namespace octavo::float_w {
+
+// Bounds the rounding error of long rows as much as the panel's size; a multiple of 32.
+inline constexpr std::int64_t kChunk = 256;
+inline constexpr std::int64_t kRowsInCache = 480;        // whose totals stay in the second-level cache
+inline constexpr std::int64_t kMinRowsPerItem = 48;      // that share a panel
+inline constexpr std::int64_t kWorkPerThread = 1 << 18;  // multiplications: below, waking a thread costs more than it saves
+inline constexpr std::int64_t kCacheLine = 64;
+inline constexpr std::int64_t kAhead = 1024;  // dwords: how far weights are fetched before they are used
+
+struct Chunk {
+  const std::uint32_t* q;          // [steps][64]
+  const float* scale;              // [64]
+  const std::uint8_t* zero_point;  // [64], of asymmetric formats
+  std::int64_t steps;
+  std::int64_t k;       // of its first column
+  std::int64_t length;  // columns
+  std::int64_t x;       // X's of a row before it
+  std::int64_t padded;  // X's of a row in it
+};
+
+// The chunks of a block, in order.
+template <class Kernel>
+class Chunks {
+ public:
+  Chunks(const Block64& shape, const std::byte* data, std::int64_t block) : shape_(shape), data_(data), block_(block) {}
+
+  bool next(Chunk& chunk) {
+    if (step_ == shape_.steps(g_)) {
+      if (++g_ == shape_.groups()) return false;
+      step_ = 0;
+    }
+    chunk.q = reinterpret_cast<const std::uint32_t*>(data_ + shape_.integers(block_, g_)) + step_ * kBlockChannels;
+    chunk.scale = reinterpret_cast<const float*>(data_ + shape_.scales(block_, g_));
+    chunk.zero_point = reinterpret_cast<const std::uint8_t*>(data_ + shape_.zero_points(block_, g_));
+    chunk.steps = std::min(kChunk / shape_.unit(), shape_.steps(g_) - step_);
+    chunk.k = shape_.first_k(g_) + step_ * shape_.unit();
+    chunk.length = std::min(chunk.steps * shape_.unit(), shape_.length(g_) - step_ * shape_.unit());
+    chunk.x = x_;
+    chunk.padded = (chunk.steps * Kernel::kPerStep + Kernel::kAlign - 1) / Kernel::kAlign * Kernel::kAlign;
+    x_ += chunk.padded;
+    step_ += chunk.steps;
+    return true;
+  }
+
+ private:
+  const Block64& shape_;
+  const std::byte* data_;
+  std::int64_t block_;
+  std::int64_t g_ = 0, step_ = 0, x_ = 0;
+};
+
+// Rows of x in tiles of almost equal size.
+class Tiles {
+ public:
+  Tiles(std::int64_t rows, std::int64_t most) : rows_(rows), count_((rows + most - 1) / most) {}
+  std::int64_t count() const { return count_; }
+  std::int64_t first(std::int64_t t) const { return t * (rows_ / count_) + std::min(t, rows_ % count_); }
+  std::int64_t rows(std::int64_t t) const { return first(t + 1) - first(t); }
+
+ private:
+  std::int64_t rows_, count_;
+};
+
+inline void prefetch(const void* begin, std::int64_t bytes) {
+  for (std::int64_t i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(static_cast<const char*>(begin) + i, 0, 2);
+}
+
+template <class Kernel>
+class Product {
+  using X = typename Kernel::X;
+
+ public:
+  explicit Product(const Arguments& a)
+      : a_(a),
+        shape_(a.packed.format, a.packed.N, a.packed.K),
+        tiles_(Kernel::kRowMajor ? (a.x.rows + Kernel::kRows - 1) / Kernel::kRows * Kernel::kRows : a.x.rows, Kernel::kRows),
+        length_(length_of_row()),
+        x_(tiles_.first(tiles_.count()) * length_ + kCacheLine) {}
+
+  void run(Parallel& parallel) {
+    const std::int64_t M = a_.x.rows;
+    const std::int64_t row_work = std::max<std::int64_t>(1, a_.x.cols * 4);  // four additions' worth to convert an element
+    parallel.run(0, tiles_.count(), kWorkPerThread / (row_work * Kernel::kRows) + 1,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   const ExactFloatScope exact;
+                   for (std::int64_t t = begin; t < end; ++t) pack_tile(t);
+                 });
+    const std::int64_t blocks = shape_.blocks();
+    const std::int64_t grain = kWorkPerThread / (a_.x.cols * kBlockChannels * std::max<std::int64_t>(1, M)) + 1;
+    if (M <= Kernel::kFewRows) {
+      parallel.run(0, blocks, grain, [&](std::int64_t begin, std::int64_t end) { multiply_few(begin, end); });
+      return;
+    }
+    // Pieces of one block and some of the rows: all of them where they fit the cache and blocks keep every thread busy.
+    std::int64_t pieces = (M + kRowsInCache - 1) / kRowsInCache;
+    const std::int64_t wanted = (4 * parallel.num_threads() + blocks - 1) / blocks;
+    if (parallel.num_threads() > 1) pieces = std::max(pieces, std::min(wanted, M / kMinRowsPerItem));
+    const Tiles parts(tiles_.count(), (tiles_.count() + pieces - 1) / pieces);
+    parallel.run(0, blocks * parts.count(), grain,
+                 [&](std::int64_t begin, std::int64_t end) { multiply_many(parts, begin, end); });
+  }
+
+ private:
+  // X's of a row of x with the padding of its chunks.
+  std::int64_t length_of_row() const {
+    Chunk chunk;
+    std::int64_t length = 0;
+    for (Chunks<Kernel> chunks(shape_, a_.packed.data.data(), 0); chunks.next(chunk);) length = chunk.x + chunk.padded;
+    return length;
+  }
+
+  X* tile(std::int64_t t) const { return x_.data() + tiles_.first(t) * length_; }
+
+  void pack_tile(std::int64_t t) {
+    X* const out = tile(t);
+    const std::int64_t first = tiles_.first(t), rows = tiles_.rows(t);
+    Chunk chunk;
+    for (Chunks<Kernel> chunks(shape_, a_.packed.data.data(), 0); chunks.next(chunk);) {
+      X* const to = out + chunk.x * rows;
+      for (std::int64_t i = 0; i < rows; ++i) {
+        if (first + i >= a_.x.rows) {
+          std::memset(to + i * chunk.padded, 0, static_cast<std::size_t>(chunk.padded) * sizeof(X));
+        } else if (Kernel::kRowMajor || rows == 1) {
+          Kernel::convert(a_.x, first + i, chunk, to + i * chunk.padded);
+        } else {
+          alignas(kCacheLine) X values[kChunk];
+          Kernel::convert(a_.x, first + i, chunk, values);
+          for (std::int64_t k = 0; k < chunk.padded; ++k) to[k * rows + i] = values[k];
+        }
+      }
+    }
+  }
+
+  void multiply_few(std::int64_t begin, std::int64_t end) const {
+    const ExactFloatScope exact;
+    const std::int64_t rows = a_.x.rows;
+    const auto few = Kernel::few(static_cast<int>(rows));
+    alignas(kCacheLine) float total[Kernel::kRows * kBlockChannels];
+    for (std::int64_t b = begin; b < end; ++b) {
+      std::fill_n(total, rows * kBlockChannels, 0.0f);
+      Chunk chunk;
+      for (Chunks<Kernel> chunks(shape_, a_.packed.data.data(), b); chunks.next(chunk);) {
+        few(chunk, x_.data() + chunk.x * rows, total);
+      }
+      for (std::int64_t m = 0; m < rows; ++m) Kernel::store(a_, m, b, total + m * kBlockChannels);
+    }
+  }
+
+  // What is in a panel.
+  struct Strip {
+    const float* scale;
+    std::int64_t x, padded;
+  };
+  static constexpr std::int64_t kPanel = Kernel::kPanel;  // X's of a channel
+  struct Panel {
+    AlignedBuffer<X> data{kPanel * kBlockChannels};
+    Strip strips[kPanel / Kernel::kPerStep];
+    std::int64_t count = 0;
+    std::int64_t used = 0;
+    const std::uint32_t* next = nullptr;  // the weights behind those in the panel
+    std::int64_t bytes = 0;               // of packed weights in the panel
+  };
+
+  void multiply_many(const Tiles& parts, std::int64_t begin, std::int64_t end) const {
+    const ExactFloatScope exact;
+    const typename Kernel::State state;
+    Panel panel;
+    std::int64_t most = 0;
+    for (std::int64_t p = 0; p < parts.count(); ++p) {
+      most = std::max(most, tiles_.first(parts.first(p + 1)) - tiles_.first(parts.first(p)));
+    }
+    AlignedBuffer<float> total(most * kBlockChannels);
+    for (std::int64_t item = begin; item < end; ++item) {
+      const std::int64_t b = item / parts.count(), part = item % parts.count();
+      const std::int64_t first = parts.first(part), last = parts.first(part + 1);
+      const std::int64_t row = tiles_.first(first), rows = tiles_.first(last) - row;
+      std::fill_n(total.data(), rows * kBlockChannels, 0.0f);
+      Chunk chunk;
+      for (Chunks<Kernel> chunks(shape_, a_.packed.data.data(), b); chunks.next(chunk);) {
+        if (panel.used + chunk.padded > kPanel) multiply_panel(panel, first, last, total.data());
+        Kernel::dequantize(chunk, panel.data.data() + panel.used * kBlockChannels);
+        panel.strips[panel.count++] = {chunk.scale, chunk.x, chunk.padded};
+        panel.used += chunk.padded;
+        panel.next = chunk.q + chunk.steps * kBlockChannels;
+        panel.bytes += chunk.steps * kStepBytes;
+      }
+      multiply_panel(panel, first, last, total.data());
+      for (std::int64_t m = 0; m < std::min(rows, a_.x.rows - row); ++m) {
+        Kernel::store(a_, row + m, b, total.data() + m * kBlockChannels);
+      }
+    }
+  }
+
+  // Multiplies every tile of [first, last) with the panel and empties it. Meanwhile the next panel's weights are fetched.
+  void multiply_panel(Panel& panel, std::int64_t first, std::int64_t last, float* total) const {
+    const std::int64_t share = (panel.bytes / (last - first) + kCacheLine - 1) / kCacheLine * kCacheLine;
+    for (std::int64_t t = first; t < last; ++t) {
+      prefetch(reinterpret_cast<const char*>(panel.next) + (t - first) * share, share);
+      const auto product = Kernel::product(static_cast<int>(std::min(tiles_.rows(t), a_.x.rows - tiles_.first(t))));
+      const X* weights = panel.data.data();
+      for (std::int64_t s = 0; s < panel.count; ++s) {
+        const Strip& strip = panel.strips[s];
+        product(weights, tile(t) + strip.x * tiles_.rows(t), strip.padded, strip.scale,
+                total + (tiles_.first(t) - tiles_.first(first)) * kBlockChannels);
+        weights += strip.padded * kBlockChannels;
+      }
+    }
+    panel.count = panel.used = panel.bytes = 0;
+  }
+
+  const Arguments& a_;
+  Block64 shape_;
+  Tiles tiles_;
+  std::int64_t length_;
+  AlignedBuffer<X> x_;
+};
+
+template <class Kernel>
+void run(const Arguments& a, Parallel& parallel) {
+  if (!a.y.empty()) Product<Kernel>(a).run(parallel);
+}
+
+}  // namespace octavo::float_w
