@@ -12,12 +12,12 @@ namespace octavo::test {
 class Packed {
  public:
   // w must have something to pack: N and K of at least 1.
-  explicit Packed(const Quantized& w) : w_{Layout::kBlock64, w.format, w.q.view().rows, w.q.view().cols, {}} {
+  explicit Packed(const QuantizedWeight& w) : w_{Layout::kBlock64, w.format, w.q.rows, w.q.cols, {}} {
     const auto bytes = packed_bytes(w_.layout, w_.format, w_.N, w_.K);
     if (!bytes.ok()) std::abort();
     buffer_ = Matrix(DType::kUInt8, 1, *bytes);
     w_.data = {buffer_.mut().row<std::byte>(0), static_cast<std::size_t>(*bytes)};
-    if (!pack(w.view(), w_).ok()) std::abort();
+    if (!pack(w, w_).ok()) std::abort();
   }
 
   PackedWeight view() const { return as_const(w_); }
