@@ -2,14 +2,18 @@
 
 #include <cstdlib>
 
+#include "core/amx.h"
 #include "core/cpu_features.h"
 #include "core/error.h"
 #include "core/macros.h"
 #include "gemm/cpu/bf16_w_avx512bf16.h"
 #include "gemm/cpu/float_w_avx512.h"
 #include "gemm/cpu/float_w_row_avx2.h"
-#include "gemm/cpu/s8_w8_avx2.h"
+#include "gemm/cpu/integer_amx.h"
+#include "gemm/cpu/integer_avx2.h"
+#include "gemm/cpu/integer_avxvnni.h"
 #include "gemm/cpu/s8_w8_avx512vnni.h"
+#include "gemm/cpu/s8_w8_row_avx2.h"
 #include "gemm/cpu/s8g_w4_avx512vnni.h"
 #include "gemm/reference.h"
 
@@ -18,7 +22,18 @@ namespace {
 
 Status anywhere() { return {}; }
 
-[[maybe_unused]] Status needs_avx512_vnni() {
+Status needs_amx_int8() {
+  if (!cpu_features().amx_int8) return unsupported("this processor has no AMX-INT8");
+  if (!amx_permitted()) return unsupported("the system gives this process no AMX tiles");
+  return {};
+}
+
+Status needs_avx_vnni() {
+  if (cpu_features().avx_vnni) return {};
+  return unsupported("this processor has no AVX-VNNI");
+}
+
+Status needs_avx512_vnni() {
   if (cpu_features().avx512_vnni) return {};
   return unsupported("this processor has no AVX-512 VNNI");
 }
@@ -71,6 +86,17 @@ std::string needs_bf16_x_and_4_bits(const Problem& p) {
   return reason.empty() ? needs_4_bits(p) : reason;
 }
 
+std::string needs_many_rows(const Problem& p) {
+  return p.M < kAmxMinRows ? format_text("x has {} rows, it is for {} and more", p.M, kAmxMinRows) : "";
+}
+
+std::string needs_many_rows_and_whole_tiles(const Problem& p) {
+  if (p.format.group_size % kAmxGroupMultiple != 0) {
+    return format_text("groups have {} weights, it takes multiples of {}", p.format.group_size, kAmxGroupMultiple);
+  }
+  return needs_many_rows(p);
+}
+
 std::string needs_few_rows(const Problem& p) {
   if (p.M <= kFloatRowAvx2MaxRows) return {};
   return format_text("x has {} rows, it is for up to {}", p.M, kFloatRowAvx2MaxRows);
@@ -117,16 +143,28 @@ const Kernel kTable[] = {
     {"cpu_float_w4_reference", Op::kLinear, kCpu, kRowMajor, "fp32, fp16 or bf16 x, weights two a byte: plain loops in fp64",
      anywhere, needs_nibbles, reference::linear},
 #if defined(__x86_64__)
-    {"cpu_s8_w8_avx512vnni", Op::kScaledMm, kCpu, kBlock64, "int8 x int8, VPDPBUSD", needs_avx512_vnni, any_problem,
+    {"cpu_s8_w8_amx", Op::kScaledMm, kCpu, kBlock64, "many rows of int8 x int8: AMX tiles", needs_amx_int8, needs_many_rows,
+     cpu_s8_w8_amx},
+    {"cpu_s8_w8_avx512vnni", Op::kScaledMm, kCpu, kBlock64, "int8 x int8: VPDPBUSD", needs_avx512_vnni, any_problem,
      cpu_s8_w8_avx512vnni},
-    {"cpu_s8_w8_avx2", Op::kScaledMm, kCpu, kRowMajor, "int8 x int8, row-major: sign extension and VPMADDWD", needs_avx2,
-     any_problem, cpu_s8_w8_avx2},
+    {"cpu_s8_w8_avxvnni", Op::kScaledMm, kCpu, kBlock64, "int8 x int8: VPDPBUSD of 256 bits", needs_avx_vnni, any_problem,
+     cpu_s8_w8_avxvnni},
+    {"cpu_s8_w8_avx2", Op::kScaledMm, kCpu, kBlock64, "int8 x int8: widening and VPMADDWD", needs_avx2, any_problem,
+     cpu_s8_w8_avx2},
+    {"cpu_s8_w8_row_avx2", Op::kScaledMm, kCpu, kRowMajor, "int8 x int8, row-major: sign extension and VPMADDWD", needs_avx2,
+     any_problem, cpu_s8_w8_row_avx2},
 #endif
     {"cpu_s8_w8_reference", Op::kScaledMm, kCpu, kRowMajor, "int8 x int8: plain loops", anywhere, any_problem,
      reference::scaled_mm},
 #if defined(__x86_64__)
-    {"cpu_s8g_w4_avx512vnni", Op::kLinearW4A8, kCpu, kBlock64, "x quantized per token and group, VPDPBUSD on raw nibbles",
+    {"cpu_s8g_w4_amx", Op::kLinearW4A8, kCpu, kBlock64, "many rows of x quantized per token and group: AMX tiles",
+     needs_amx_int8, needs_many_rows_and_whole_tiles, cpu_s8g_w4_amx},
+    {"cpu_s8g_w4_avx512vnni", Op::kLinearW4A8, kCpu, kBlock64, "x quantized per token and group: VPDPBUSD on raw nibbles",
      needs_avx512_vnni, any_problem, cpu_s8g_w4_avx512vnni},
+    {"cpu_s8g_w4_avxvnni", Op::kLinearW4A8, kCpu, kBlock64, "the same: VPDPBUSD of 256 bits", needs_avx_vnni, any_problem,
+     cpu_s8g_w4_avxvnni},
+    {"cpu_s8g_w4_avx2", Op::kLinearW4A8, kCpu, kBlock64, "the same: widening and VPMADDWD", needs_avx2, any_problem,
+     cpu_s8g_w4_avx2},
 #endif
     {"cpu_s8g_w4_reference", Op::kLinearW4A8, kCpu, kRowMajor, "x quantized per token and group: plain loops", anywhere,
      any_problem, reference::linear_w4a8},

@@ -5,7 +5,10 @@
 #include <cmath>
 #include <optional>
 
+#include "core/cpu_features.h"
+#include "core/error.h"
 #include "gemm/check.h"
+#include "gemm/cpu/integer_avxvnni.h"
 #include "gemm/kernels.h"
 #include "gemm/packed.h"
 #include "gemm/reference.h"
@@ -46,11 +49,29 @@ class EveryKernel : public testing::TestWithParam<Kernel> {
   std::unique_ptr<Parallel> pool_ = make_thread_pool(3);
 };
 
+#if defined(__x86_64__)
+// AVX-VNNI's kernels where a processor has their instruction in AVX-512VL only.
+Status needs_avx512_vnni() {
+  return cpu_features().avx512_vnni ? Status() : unsupported("this processor has no AVX-512 VNNI");
+}
+std::string any_problem(const Problem&) { return {}; }
+const Kernel kTwins[] = {
+    {"cpu_s8_w8_avx512vnni_ymm", Op::kScaledMm, DeviceType::kCpu, Layout::kBlock64, "", needs_avx512_vnni, any_problem,
+     cpu_s8_w8_avx512vnni_ymm},
+    {"cpu_s8g_w4_avx512vnni_ymm", Op::kLinearW4A8, DeviceType::kCpu, Layout::kBlock64, "", needs_avx512_vnni, any_problem,
+     cpu_s8g_w4_avx512vnni_ymm},
+};
+#else
+const std::span<const Kernel> kTwins;
+#endif
+
 // The rows that compute an operation; every row for nothing.
 std::vector<Kernel> rows_for(std::optional<Op> op) {
   std::vector<Kernel> rows;
-  for (const Kernel& kernel : kernel_table()) {
-    if (!op || kernel.op == *op) rows.push_back(kernel);
+  for (const std::span<const Kernel> kernels : {kernel_table(), std::span<const Kernel>(kTwins)}) {
+    for (const Kernel& kernel : kernels) {
+      if (!op || kernel.op == *op) rows.push_back(kernel);
+    }
   }
   return rows;
 }
@@ -82,8 +103,11 @@ TEST_P(ScaledMmKernel, EqualsTheReference) {
       const Matrix bias = random_float(DType::kBFloat16, 1, s.N, 5);
       Matrix y(y_dtype, s.M, s.N, 5);
       Matrix expected(y_dtype, s.M, s.N);
-      Arguments a = {
-          x.view(), x_scale.view(), {{8, true, one_scale ? kPerChannel : kPerTensor}, w.view(), w_scale.view(), {}}, raw ? MatrixView() : bias.view(), y.mut()};
+      Arguments a = {x.view(),
+                     x_scale.view(),
+                     {{8, true, one_scale ? kPerChannel : kPerTensor}, w.view(), w_scale.view(), {}},
+                     raw ? MatrixView() : bias.view(),
+                     y.mut()};
       ASSERT_TRUE(check_scaled_mm(a).ok()) << check_scaled_mm(a).message();
       const auto packed = this->packed(a.w);
       if (packed) a.packed = packed->view();
@@ -214,9 +238,13 @@ TEST_P(LinearW4A8Kernel, EqualsItsFormula) {
   shapes.insert(shapes.end(), {{13, 70, 600}, {500, 5, 40}, {25, 66, 9000}});
   for (const Shape& s : shapes) {
     if (GetParam().layout != Layout::kRowMajor && (s.N == 0 || s.K == 0)) continue;  // nothing to pack
-    for (const std::int64_t group : {std::int64_t{16}, std::int64_t{50}}) {
+    for (const std::int64_t group : {std::int64_t{16}, std::int64_t{50}, std::int64_t{64}}) {
       for (const bool symmetric : {true, false}) {
         const bool two_a_byte = s.N % 2 == 0;
+        const WeightFormat format = {4, symmetric, group};
+        const Problem problem = {
+            Op::kLinearW4A8, DType::kBFloat16, storage_dtype(format, two_a_byte), format, 16, s.N, s.K, {}};
+        if (!GetParam().refuses(problem).empty()) continue;
         const Matrix original = random_float(DType::kFloat32, s.N, s.K, 1);
         Matrix x = random_float(DType::kBFloat16, s.M, s.K, 2, Fill::kWide);
         if (s.M > 2 && s.K > 0) x.set(1, s.K - 1, NAN);

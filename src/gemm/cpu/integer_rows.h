@@ -17,19 +17,31 @@
 
 namespace octavo {
 
+// A few rows of x from some step on.
+struct IntegerTile {
+  const std::uint32_t* dwords;
+  std::int64_t row_stride;  // dwords from one row to the next, where each row is on its own
+  int rows;
+};
+
 class IntegerRows {
  public:
+  // Of a tile: all rows of a step side by side, or each row on its own (as the tiles of AMX are loaded).
+  enum class Order : std::uint8_t { kBySteps, kByRows };
+
   // x int8 [M, K]; scale [M, groups] float32, or empty where the kernel does not ask for them; tiles of up to tile_rows
   // rows.
-  IntegerRows(const MatrixView& x, const MatrixView& scale, const Block64& shape, int tile_rows, Parallel& parallel)
-      : M_(x.rows),
+  IntegerRows(const MatrixView& x, const MatrixView& scale, const Block64& shape, int tile_rows, Order order,
+              Parallel& parallel)
+      : order_(order),
+        M_(x.rows),
         tiles_((x.rows + tile_rows - 1) / tile_rows),
         rows_(x.rows / tiles_),
         more_(x.rows % tiles_),
         groups_(shape.groups()),
         dwords_(shape.unit() / 4),
         steps_(shape.steps() * dwords_),
-        data_(M_ * steps_),
+        data_(M_ * steps_ + kOverread),
         sums_(M_ * groups_),
         scales_(scale.rows * scale.cols) {
     const std::int64_t grain = std::max<std::int64_t>(1, 65536 / (tile_rows * std::max<std::int64_t>(x.cols, 1)));
@@ -43,10 +55,12 @@ class IntegerRows {
   std::int64_t first_row(std::int64_t tile) const { return tile * rows_ + std::min(tile, more_); }
   int rows(std::int64_t tile) const { return static_cast<int>(rows_ + (tile < more_ ? 1 : 0)); }
 
-  // Dwords of a tile from a step on: [step][row]. A step of four-bit weights has two dwords a row, those of the even and of
-  // the odd k: [step][2][row].
-  const std::uint32_t* at(std::int64_t tile, std::int64_t step) const {
-    return data_.data() + first_row(tile) * steps_ + step * dwords_ * rows(tile);
+  // A tile from a step on: [step][row] dwords, or [row][step]. A step of four-bit weights has two dwords a row, those of the
+  // even and of the odd k: [step][2][row], or [row][step][2].
+  IntegerTile at(std::int64_t tile, std::int64_t step) const {
+    const int count = rows(tile);
+    const std::int64_t dword = step * dwords_ * (order_ == Order::kBySteps ? count : 1);
+    return {data_.data() + first_row(tile) * steps_ + dword, steps_, count};
   }
   // Σ x of a group, for the rows of a tile.
   const std::int32_t* sums(std::int64_t tile, std::int64_t group) const {
@@ -64,8 +78,13 @@ class IntegerRows {
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int8_t* row = x.row<std::int8_t>(first + i);
       for (std::int64_t g = 0; g < groups_; ++g) {
-        std::uint32_t* out = data_.data() + first * steps_ + shape.first_step(g) * dwords_ * count + i;
-        pack_slice(row + shape.first_k(g), shape.length(g), count, out);
+        const std::int64_t step = shape.first_step(g) * dwords_;
+        std::uint32_t* tile_data = data_.data() + first * steps_;
+        if (order_ == Order::kBySteps) {
+          pack_slice(row + shape.first_k(g), shape.length(g), count, tile_data + step * count + i);
+        } else {
+          pack_slice(row + shape.first_k(g), shape.length(g), 1, tile_data + i * steps_ + step);
+        }
         const std::int64_t at = first * groups_ + g * count + i;
         sums_.data()[at] = sum(row + shape.first_k(g), shape.length(g));
         if (!scale.empty()) scales_.data()[at] = scale.row<float>(first + i)[g];
@@ -116,6 +135,9 @@ class IntegerRows {
     return static_cast<std::int32_t>(result);
   }
 
+  static constexpr std::int64_t kOverread = 16;  // dwords that the last tile of AMX may read beyond its row
+
+  Order order_;
   std::int64_t M_, tiles_;
   std::int64_t rows_, more_;  // rows of a tile; how many tiles have one more
   std::int64_t groups_, dwords_, steps_;

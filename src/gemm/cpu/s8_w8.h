@@ -1,8 +1,10 @@
 // int8 · int8 on packed weights: what the instruction sets share. An instruction set gives
 //   kRows                                     rows of x that its largest tile has
-//   add_products(w, steps, x, rows, sums, ahead)
-//                                             sums[i][c] += Σ w · x over steps, for rows i of a tile and 64 channels c;
-//                                             w unsigned (q + 128), x as in IntegerRows, sums int32 [rows][64]; meanwhile
+//   kOrder                                    how its tiles of x are laid out
+//   add_products(w, steps, x, sums, ahead)
+//                                             sums[i][c] += Σ w · x over steps, for rows i of an IntegerTile and 64
+//                                             channels c;
+//                                             w unsigned (q + 128), sums int32 [rows][64]; meanwhile
 //                                             a line a step is prefetched from `ahead` on
 //   store_sums(sums, a, w_scale, m, n, cols)  the epilogue of row m, channels [n, n + cols)
 // Integer sums are exact, so neither tiles nor threads nor the cutting of K change a result.
@@ -27,7 +29,7 @@ class S8W8 {
   S8W8(const Arguments& a, Parallel& parallel)
       : a_(a),
         shape_(a.packed.format, a.packed.N, a.packed.K),
-        x_(a.x, {}, shape_, Isa::kRows, parallel),
+        x_(a.x, {}, shape_, Isa::kRows, Isa::kOrder, parallel),
         tiles_at_once_(std::min(x_.tiles(), kRowsInCache / Isa::kRows)),
         passes_((x_.tiles() + tiles_at_once_ - 1) / tiles_at_once_) {}
 
@@ -58,7 +60,7 @@ class S8W8 {
         // Tiles share the prefetching of the weights that come next, a quarter each, so that memory works while they
         // compute.
         const std::uint8_t* next = w + (step + count) * kStepBytes + (tile - first_tile) % 4 * count * 64;
-        Isa::add_products(w + step * kStepBytes, count, x_.at(tile, step), rows, tile_sums, next);
+        Isa::add_products(w + step * kStepBytes, count, x_.at(tile, step), tile_sums, next);
         if (!is_last) continue;
         for (int i = 0; i < rows; ++i) {
           Isa::store_sums(tile_sums + i * kBlockChannels, a_, w_scale, x_.first_row(tile) + i, b * kBlockChannels,

@@ -46,13 +46,14 @@ OCTAVO_AVX512_VNNI void add_products(const std::uint8_t* w, std::int64_t steps, 
 
 struct Avx512Vnni {
   static constexpr int kRows = 6;
+  static constexpr auto kOrder = IntegerRows::Order::kBySteps;
 
-  static void add_products(const std::uint8_t* w, std::int64_t steps, const std::uint32_t* x, int rows, std::int32_t* sums,
+  static void add_products(const std::uint8_t* w, std::int64_t steps, const IntegerTile& x, std::int32_t* sums,
                            const std::uint8_t* ahead) {
     constexpr decltype(&octavo::add_products<1>) kByRows[] = {octavo::add_products<1>, octavo::add_products<2>,
                                                               octavo::add_products<3>, octavo::add_products<4>,
                                                               octavo::add_products<5>, octavo::add_products<6>};
-    kByRows[rows - 1](w, steps, x, sums, ahead);
+    kByRows[x.rows - 1](w, steps, x.dwords, sums, ahead);
   }
 
   OCTAVO_AVX512 static void store_sums(const std::int32_t* sums, const Arguments& a, const float* w_scale, std::int64_t m,

@@ -1,7 +1,8 @@
 // W4A8 on packed weights: what the instruction sets share. x is quantized per token and group, and the formula of
 // docs/numerics.md is followed to the bit. An instruction set gives
 //   kRows                            rows of x that its largest tile has
-//   add_group<kNibbles>(w, group, rows, totals, ahead)
+//   kOrder                           how its tiles of x are laid out
+//   add_group<kNibbles>(w, group, totals, ahead)
 //                                    totals[i][c] += float(Σ x · (w - z)) · (s_w[c] · s_x[i]) over one group, for rows i of
 //                                    a tile and 64 channels c, each step rounded to float32; w as packed, or as expand()
 //                                    makes it; meanwhile a line a step is prefetched from `ahead` on
@@ -25,7 +26,7 @@ namespace octavo {
 // One group of 64 channels and a tile of x.
 struct GroupOperands {
   std::int64_t steps;
-  const std::uint32_t* x;          // [step][2][rows], see IntegerRows
+  IntegerTile x;
   const std::int32_t* x_sums;      // [rows]
   const float* x_scale;            // [rows]
   const float* w_scale;            // [64]
@@ -39,7 +40,7 @@ class S8gW4 {
   S8gW4(const Arguments& a, const MatrixView& q, const MatrixView& scale, Parallel& parallel)
       : a_(a),
         shape_(a.packed.format, a.packed.N, a.packed.K),
-        x_(q, scale, shape_, Isa::kRows, parallel),
+        x_(q, scale, shape_, Isa::kRows, Isa::kOrder, parallel),
         tiles_at_once_(std::min(x_.tiles(), kRowsInCache / Isa::kRows)),
         passes_((x_.tiles() + tiles_at_once_ - 1) / tiles_at_once_) {}
 
@@ -81,10 +82,10 @@ class S8gW4 {
           const std::uint8_t* ahead = next_of(b, tile - first_tile) + shape_.first_step(i) * 64;
           if (expands) {
             const std::uint8_t* w = scratch.bytes.data() + shape_.first_step(i - g) * 2 * kStepBytes;
-            Isa::template add_group<false>(w, operands(b, i, tile), x_.rows(tile), totals_of(tile), ahead);
+            Isa::template add_group<false>(w, operands(b, i, tile), totals_of(tile), ahead);
           } else {
             const std::uint8_t* w = data() + shape_.integers(b, i);
-            Isa::template add_group<true>(w, operands(b, i, tile), x_.rows(tile), totals_of(tile), ahead);
+            Isa::template add_group<true>(w, operands(b, i, tile), totals_of(tile), ahead);
           }
         }
       }

@@ -34,7 +34,7 @@ OCTAVO_AVX512_VNNI void add_group(const std::uint8_t* w, const GroupOperands& gr
     OCTAVO_UNROLL
     for (int j = 0; j < 4; ++j) acc[i][j] = start_of(group, i, j);
   }
-  const std::uint32_t* x = group.x;
+  const std::uint32_t* x = group.x.dwords;
   for (std::int64_t s = 0; s < group.steps; ++s) {
     _mm_prefetch(reinterpret_cast<const char*>(ahead + s * 64), _MM_HINT_T1);
     OCTAVO_UNROLL
@@ -70,25 +70,18 @@ OCTAVO_AVX512_VNNI void add_group(const std::uint8_t* w, const GroupOperands& gr
 
 struct Avx512Vnni {
   static constexpr int kRows = 6;
+  static constexpr auto kOrder = IntegerRows::Order::kBySteps;
 
   template <bool kNibbles>
-  static void add_group(const std::uint8_t* w, const GroupOperands& group, int rows, float* totals,
-                        const std::uint8_t* ahead) {
+  static void add_group(const std::uint8_t* w, const GroupOperands& group, float* totals, const std::uint8_t* ahead) {
     constexpr decltype(&octavo::add_group<1, kNibbles>) kByRows[] = {
         octavo::add_group<1, kNibbles>, octavo::add_group<2, kNibbles>, octavo::add_group<3, kNibbles>,
         octavo::add_group<4, kNibbles>, octavo::add_group<5, kNibbles>, octavo::add_group<6, kNibbles>};
-    kByRows[rows - 1](w, group, totals, ahead);
+    kByRows[group.x.rows - 1](w, group, totals, ahead);
   }
 
   OCTAVO_AVX512 static void expand(const std::uint8_t* w, std::int64_t steps, std::uint8_t* out) {
-    const __m512i low = _mm512_set1_epi8(0xf);
-    for (std::int64_t s = 0; s < steps; ++s, out += 2 * kStepBytes) {
-      for (int j = 0; j < 4; ++j) {
-        const __m512i pairs = _mm512_load_si512(w + s * kStepBytes + 64 * j);
-        _mm512_store_si512(out + 64 * j, _mm512_and_si512(pairs, low));
-        _mm512_store_si512(out + kStepBytes + 64 * j, _mm512_and_si512(_mm512_srli_epi32(pairs, 4), low));
-      }
-    }
+    expand_nibbles(w, steps, out);
   }
 
   OCTAVO_AVX512 static void store_totals(const float* totals, const Arguments& a, std::int64_t m, std::int64_t n,

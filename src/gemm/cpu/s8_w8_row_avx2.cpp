@@ -1,6 +1,6 @@
 // int8 · int8 -> int32 by sign extension to 16 bits and VPMADDWD, which is exact (VPMADDUBSW would saturate). A tile of
 // kRows x kCols dot products shares its loads; no packed layout, so it serves as it is for small and occasional products.
-#include "gemm/cpu/s8_w8_avx2.h"
+#include "gemm/cpu/s8_w8_row_avx2.h"
 
 #include <algorithm>
 
@@ -68,7 +68,7 @@ void store_tile(const Arguments& a, std::int64_t m, std::int64_t n) {
 
 }  // namespace
 
-void cpu_s8_w8_avx2(const Arguments& a, Parallel& parallel) {
+void cpu_s8_w8_row_avx2(const Arguments& a, Parallel& parallel) {
   const std::int64_t strips = (a.y.cols + kCols - 1) / kCols;
   parallel.run(0, strips, 1, [&](std::int64_t begin, std::int64_t end) {
     const ExactFloatScope exact;

@@ -5,6 +5,6 @@
 
 namespace octavo {
 
-void cpu_s8_w8_avx2(const Arguments& a, Parallel& parallel);
+void cpu_s8_w8_row_avx2(const Arguments& a, Parallel& parallel);
 
 }  // namespace octavo
