@@ -23,4 +23,8 @@ struct alignas(64) TileConfig {
 };
 static_assert(sizeof(TileConfig) == 64);
 
+// Between the tile instructions and other accesses to the memory they read and write: GCC's intrinsics do not say which
+// memory that is.
+inline void tile_memory_fence() { asm volatile("" ::: "memory"); }
+
 }  // namespace octavo

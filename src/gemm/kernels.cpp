@@ -12,6 +12,7 @@
 #include "gemm/cpu/integer_amx.h"
 #include "gemm/cpu/integer_avx2.h"
 #include "gemm/cpu/integer_avxvnni.h"
+#include "gemm/cpu/llmint8_w8_packed.h"
 #include "gemm/cpu/s8_w8_avx512vnni.h"
 #include "gemm/cpu/s8_w8_row_avx2.h"
 #include "gemm/cpu/s8g_w4_avx512vnni.h"
@@ -168,6 +169,10 @@ const Kernel kTable[] = {
 #endif
     {"cpu_s8g_w4_reference", Op::kLinearW4A8, kCpu, kRowMajor, "x quantized per token and group: plain loops", anywhere,
      any_problem, reference::linear_w4a8},
+#if defined(__x86_64__)
+    {"cpu_llmint8_w8_packed", Op::kLinearLlmInt8, kCpu, kBlock64, "scaled_mm's kernel, then the outliers in fp32",
+     needs_avx2, any_problem, cpu_llmint8_w8_packed},
+#endif
     {"cpu_llmint8_w8_reference", Op::kLinearLlmInt8, kCpu, kRowMajor, "int8 product and outliers in fp32: plain loops",
      anywhere, any_problem, reference::linear_llm_int8},
 };
@@ -225,6 +230,13 @@ Result<const Kernel*> find_kernel(const Problem& problem, std::vector<Refusal>* 
   }
   return unsupported("no kernel computes {} for M={}, N={}, K={}, {} x {}{}", to_string(problem.op), problem.M, problem.N,
                      problem.K, to_string(problem.activation), to_string(problem.weight), all);
+}
+
+const Kernel& first_kernel(const Problem& problem) {
+  for (const Kernel& kernel : kTable) {
+    if (reason_against(kernel, problem).empty()) return kernel;
+  }
+  std::abort();  // a row asks for a product that no row computes
 }
 
 std::vector<KernelInfo> list_kernels() {

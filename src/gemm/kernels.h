@@ -24,4 +24,8 @@ std::span<const Kernel> kernel_table();
 // The row that `problem` runs on; see select_kernel(). Where its layout is another than the problem's, the caller packs.
 Result<const Kernel*> find_kernel(const Problem& problem, std::vector<Refusal>* refusals = nullptr);
 
+// The first usable row for a problem that some row of the table runs on every machine that gets here: for kernels that are
+// made of another product. OCTAVO_KERNEL does not count.
+const Kernel& first_kernel(const Problem& problem);
+
 }  // namespace octavo

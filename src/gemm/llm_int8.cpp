@@ -4,8 +4,11 @@
 #include <cmath>
 #include <limits>
 
+#include "core/fp_env.h"
 #include "gemm/epilogue.h"
+#include "quantize/clip.h"
 #include "quantize/reference.h"
+#include "quantize/rows.h"
 #include "quantize/scale.h"
 
 namespace octavo {
@@ -13,41 +16,48 @@ namespace {
 
 bool is_outlier(float x, float threshold) { return threshold > 0 && std::fabs(x) >= threshold; }
 
-std::vector<std::vector<std::int64_t>> find_outliers(const MatrixView& x, float threshold, OutlierRule rule) {
-  std::vector<std::vector<std::int64_t>> columns(rule == OutlierRule::kBatch ? 1 : static_cast<std::size_t>(x.rows));
-  if (rule == OutlierRule::kToken) {
-    for (std::int64_t m = 0; m < x.rows; ++m) {
-      for (std::int64_t k = 0; k < x.cols; ++k) {
-        if (is_outlier(reference::element(x, m, k), threshold)) columns[static_cast<std::size_t>(m)].push_back(k);
-      }
-    }
-    return columns;
+void append_outliers(const float* x, std::int64_t n, float threshold, std::vector<std::int64_t>& columns) {
+  for (std::int64_t k = 0; k < n; ++k) {
+    if (is_outlier(x[k], threshold)) columns.push_back(k);
   }
-  for (std::int64_t k = 0; k < x.cols; ++k) {
-    bool any = false;
-    for (std::int64_t m = 0; m < x.rows && !any; ++m) any = is_outlier(reference::element(x, m, k), threshold);
-    if (any) columns[0].push_back(k);
+}
+
+// Columns with an outlier in any row.
+std::vector<std::int64_t> outliers_of_batch(const MatrixView& x, float threshold) {
+  std::vector<float> row(static_cast<std::size_t>(x.cols));
+  std::vector<float> largest(row.size());
+  for (std::int64_t m = 0; m < x.rows; ++m) {
+    widen_row(x, m, row.data());
+    for (std::size_t k = 0; k < row.size(); ++k) largest[k] = std::fmax(largest[k], std::fabs(row[k]));  // without NaNs
   }
+  std::vector<std::int64_t> columns;
+  append_outliers(largest.data(), x.cols, threshold, columns);
   return columns;
 }
 
 }  // namespace
 
-OutlierSplit split_outliers(const MatrixView& x, float threshold, OutlierRule rule) {
+OutlierSplit split_outliers(const MatrixView& x, float threshold, OutlierRule rule, Parallel& parallel) {
   OutlierSplit split;
   split.rule = rule;
-  split.columns = find_outliers(x, threshold, rule);
+  split.columns.resize(rule == OutlierRule::kBatch ? 1 : static_cast<std::size_t>(x.rows));
+  if (rule == OutlierRule::kBatch) split.columns[0] = outliers_of_batch(x, threshold);
   split.q.resize(static_cast<std::size_t>(x.rows * x.cols));
   split.scale.resize(static_cast<std::size_t>(x.rows));
-  std::vector<float> row(static_cast<std::size_t>(x.cols));
-  for (std::int64_t m = 0; m < x.rows; ++m) {
-    for (std::int64_t k = 0; k < x.cols; ++k) row[static_cast<std::size_t>(k)] = reference::element(x, m, k);
-    for (const std::int64_t k : split.outliers(m)) row[static_cast<std::size_t>(k)] = 0;
-    const MatrixView regular(row.data(), DType::kFloat32, 1, x.cols);
-    const MutableMatrixView q(split.q.data() + m * x.cols, DType::kInt8, 1, x.cols);
-    const MutableMatrixView scale(split.scale.data() + m, DType::kFloat32, 1, 1);
-    (void)quantize_per_token(regular, kPerChannel, q, scale);  // cannot fail: the views fit by construction
-  }
+  parallel.run(0, x.rows, row_grain(x.cols), [&](std::int64_t begin, std::int64_t end) {
+    const ExactFloatScope exact;
+    std::vector<float> row(static_cast<std::size_t>(x.cols));
+    for (std::int64_t m = begin; m < end; ++m) {
+      widen_row(x, m, row.data());
+      if (rule == OutlierRule::kToken)
+        append_outliers(row.data(), x.cols, threshold, split.columns[static_cast<std::size_t>(m)]);
+      for (const std::int64_t k : split.outliers(m)) row[static_cast<std::size_t>(k)] = 0;
+      const MatrixView regular(row.data(), DType::kFloat32, 1, x.cols);
+      const MutableMatrixView q(split.q.data() + m * x.cols, DType::kInt8, 1, x.cols);
+      const MutableMatrixView scale(split.scale.data() + m, DType::kFloat32, 1, 1);
+      (void)quantize_per_token(regular, kPerChannel, q, scale);  // cannot fail: the views fit by construction
+    }
+  });
   return split;
 }
 

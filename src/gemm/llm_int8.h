@@ -20,7 +20,7 @@ struct OutlierSplit {
   }
 };
 
-OutlierSplit split_outliers(const MatrixView& x, float threshold, OutlierRule rule);
+OutlierSplit split_outliers(const MatrixView& x, float threshold, OutlierRule rule, Parallel& parallel);
 
 // Scales the integer sum of (m, n), adds the outliers' products in float32, ascending k, then the bias, and stores.
 void store_llm_int8(const Arguments& a, const OutlierSplit& split, std::int64_t m, std::int64_t n, std::int32_t acc);

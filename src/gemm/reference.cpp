@@ -82,7 +82,7 @@ void linear_w4a8(const Arguments& a, Parallel& parallel) {
 }
 
 void linear_llm_int8(const Arguments& a, Parallel& parallel) {
-  const OutlierSplit split = split_outliers(a.x, a.threshold, a.rule);
+  const OutlierSplit split = split_outliers(a.x, a.threshold, a.rule, parallel);
   for_each_channel(a, parallel, [&](std::int64_t n) {
     for (std::int64_t m = 0; m < a.x.rows; ++m) {
       store_llm_int8(a, split, m, n, integer_dot(split.q.data() + m * a.x.cols, a.w.q.row<std::int8_t>(n), a.x.cols));

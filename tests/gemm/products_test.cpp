@@ -311,6 +311,26 @@ TEST_P(LlmInt8Kernel, WithoutThresholdIsW8A8) {
   }
 }
 
+TEST_P(LlmInt8Kernel, EqualsTheReference) {
+  for (const Shape& s : {Shape{7, 70, 130}, Shape{40, 129, 64}}) {
+    const Matrix original = random_float(DType::kFloat32, s.N, s.K, 1);
+    const Matrix x = with_outliers(s.M, s.K);
+    const Matrix bias = random_float(DType::kFloat16, 1, s.N, 2);
+    Quantized w({8, true, kPerChannel}, s.N, s.K);
+    ASSERT_TRUE(quantize(original.view(), {}, w.mut()).ok());
+    for (const OutlierRule rule : {OutlierRule::kToken, OutlierRule::kBatch}) {
+      Matrix y(DType::kBFloat16, s.M, s.N, 1), expected(DType::kBFloat16, s.M, s.N);
+      Arguments a = {x.view(), {}, w.view(), bias.view(), y.mut(), 2.5f, rule};
+      const auto packed = this->packed(w.view());
+      if (packed) a.packed = packed->view();
+      run(a);
+      a.y = expected.mut();
+      reference::linear_llm_int8(a, serial());
+      ASSERT_TRUE(y == expected);
+    }
+  }
+}
+
 TEST_P(LlmInt8Kernel, TakesOutliersOutOfTheIntegers) {
   const Matrix original = random_float(DType::kFloat32, 24, 200, 1);
   const Matrix x = with_outliers(6, 200);

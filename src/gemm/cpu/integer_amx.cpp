@@ -51,6 +51,7 @@ OCTAVO_AMX_INT8 void multiply(const std::uint8_t* w, std::int64_t steps, const I
       std::memset(rest, 0, sizeof rest);
       for (std::int64_t i = 0; i < steps - s; ++i) std::memcpy(rest + i * stride, step + i * kStepBytes, kStepBytes / 2);
       step = rest;
+      tile_memory_fence();
     }
     _tile_loadd(6, step, stride);
     _tile_loadd(7, step + 64, stride);
@@ -78,6 +79,7 @@ struct AmxInt8 {
   OCTAVO_AMX_INT8 static void add_products(const std::uint8_t* w, std::int64_t steps, const IntegerTile& x,
                                            std::int32_t* sums, const std::uint8_t* ahead) {
     const TileConfig config = config_of(x.rows);
+    tile_memory_fence();
     _tile_loadconfig(&config);
     for (std::int64_t s = 0; s < steps; ++s) _mm_prefetch(reinterpret_cast<const char*>(ahead + s * 64), _MM_HINT_T1);
     for (int channel = 0; channel < kBlockChannels; channel += 32) {
@@ -88,6 +90,7 @@ struct AmxInt8 {
       }
     }
     _tile_release();
+    tile_memory_fence();
   }
 
   OCTAVO_AVX512 static void store_sums(const std::int32_t* sums, const Arguments& a, const float* w_scale, std::int64_t m,
