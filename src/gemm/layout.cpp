@@ -8,8 +8,10 @@
 #include <cstring>
 #include <vector>
 
+#include "core/cpu_features.h"
 #include "core/error.h"
 #include "core/macros.h"
+#include "gemm/cpu/pack_avx2.h"
 #include "quantize/check.h"
 #include "quantize/rows.h"
 
@@ -136,27 +138,61 @@ void pack_parameters(const QuantizedWeight& w, const Block64& shape, std::int64_
   }
 }
 
-void pack_block(const QuantizedWeight& w, const Block64& shape, std::int64_t b, std::byte* data) {
+// Steps [begin, steps) of channels [first, last) in group g of block b, by the plain loops.
+struct Region {
+  std::int64_t b, g, first, last, begin;
+};
+
+void pack_region(const QuantizedWeight& w, const Block64& shape, const Region& r, std::byte* data) {
   RowDwords row_dwords(w.format, w.q.dtype, w.q.cols);
   std::array<std::uint32_t, kTileSteps> dwords;
-  for (std::int64_t g = 0; g < shape.groups(); ++g) {
-    auto* out = reinterpret_cast<std::uint32_t*>(data + shape.integers(b, g));
-    for (std::int64_t step = 0; step < shape.steps(g); step += kTileSteps) {
-      const std::int64_t k = step * shape.unit();
-      const std::int64_t count = std::min(kTileSteps * shape.unit(), shape.length(g) - k);
-      const std::int64_t steps = std::min(kTileSteps, shape.steps(g) - step);
-      std::uint32_t* tile = out + step * kBlockChannels;
-      for (std::int64_t c = 0; c < kBlockChannels; ++c) {
-        if (c < shape.channels(b)) {
-          row_dwords.read(w.q.row<std::uint8_t>(b * kBlockChannels + c), shape.first_k(g) + k, count, dwords.data());
-        } else {
-          dwords.fill(0);
-        }
-        for (std::int64_t s = 0; s < steps; ++s) tile[s * kBlockChannels + c] = dwords[static_cast<std::size_t>(s)];
+  auto* out = reinterpret_cast<std::uint32_t*>(data + shape.integers(r.b, r.g));
+  for (std::int64_t step = r.begin; step < shape.steps(r.g); step += kTileSteps) {
+    const std::int64_t k = step * shape.unit();
+    const std::int64_t count = std::min(kTileSteps * shape.unit(), shape.length(r.g) - k);
+    const std::int64_t steps = std::min(kTileSteps, shape.steps(r.g) - step);
+    std::uint32_t* tile = out + step * kBlockChannels;
+    for (std::int64_t c = r.first; c < r.last; ++c) {
+      if (c < shape.channels(r.b)) {
+        row_dwords.read(w.q.row<std::uint8_t>(r.b * kBlockChannels + c), shape.first_k(r.g) + k, count, dwords.data());
+      } else {
+        dwords.fill(0);
       }
+      for (std::int64_t s = 0; s < steps; ++s) tile[s * kBlockChannels + c] = dwords[static_cast<std::size_t>(s)];
     }
-    pack_parameters(w, shape, b, g, data);
   }
+}
+
+#if defined(__x86_64__)
+// Whole dwords of rows that lie as they are packed, sixteen channels at a time. Returns how many steps that makes.
+std::int64_t pack_bulk(const QuantizedWeight& w, const Block64& shape, std::int64_t b, std::int64_t g, std::int64_t first,
+                       std::byte* data) {
+  const bool nibbles = shape.unit() == 8;
+  const bool stored_nibbles = bits_of(w.q.dtype) == 4;
+  const std::int64_t k = shape.first_k(g);
+  if (!cpu_features().avx2 || first + kPackChannels > shape.channels(b)) return 0;
+  if (nibbles != stored_nibbles || (nibbles && k % 2 != 0)) return 0;
+  const std::int64_t steps = shape.length(g) / shape.unit() / kPackSteps * kPackSteps;
+  const std::uint8_t* row = w.q.row<std::uint8_t>(b * kBlockChannels + first) + (nibbles ? k / 2 : k);
+  auto* out = reinterpret_cast<std::uint8_t*>(data + shape.integers(b, g)) + first * 4;
+  pack_dwords_avx2(row, w.q.stride, steps, !nibbles && w.format.symmetric ? 0x80808080u : 0, out);
+  return steps;
+}
+#else
+std::int64_t pack_bulk(const QuantizedWeight&, const Block64&, std::int64_t, std::int64_t, std::int64_t, std::byte*) {
+  return 0;
+}
+void finish_packing_avx2() {}
+#endif
+
+void pack_block(const QuantizedWeight& w, const Block64& shape, std::int64_t b, std::byte* data) {
+  for (std::int64_t first = 0; first < kBlockChannels; first += kPackChannels) {
+    for (std::int64_t g = 0; g < shape.groups(); ++g) {
+      const std::int64_t done = pack_bulk(w, shape, b, g, first, data);
+      if (done < shape.steps(g)) pack_region(w, shape, {b, g, first, first + kPackChannels, done}, data);
+    }
+  }
+  for (std::int64_t g = 0; g < shape.groups(); ++g) pack_parameters(w, shape, b, g, data);
 }
 
 void unpack_block(const PackedWeight& w, const Block64& shape, std::int64_t b, const MutableQuantizedWeight& out) {
@@ -204,6 +240,7 @@ Status pack(const QuantizedWeight& w, const MutablePackedWeight& out, Parallel& 
   const Block64 shape(out.format, out.N, out.K);
   parallel.run(0, shape.blocks(), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t b = begin; b < end; ++b) pack_block(w, shape, b, out.data.data());
+    finish_packing_avx2();
   });
   return {};
 }

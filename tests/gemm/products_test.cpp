@@ -373,7 +373,7 @@ TEST_P(EveryKernel, RowsDoNotDependOnBatchOrThreads) {
   const Matrix original = random_float(DType::kFloat32, N, K, 1);
   for (const bool symmetric : {true, false}) {
     if (!symmetric && !computes(Op::kLinear)) continue;
-    const WeightFormat format = {two_a_byte ? 4 : 8, symmetric, two_a_byte ? 32 : kPerChannel};
+    const WeightFormat format = {two_a_byte ? 4 : 8, symmetric, two_a_byte ? 64 : kPerChannel};
     Quantized w(format, N, K, two_a_byte);
     ASSERT_TRUE(quantize(original.view(), {}, w.mut()).ok());
     const auto packed = this->packed(w.view());

@@ -32,9 +32,6 @@ TileConfig config_of(int rows) {
 // 32 channels, with a second sixteen rows of x or without.
 template <bool kLower>
 OCTAVO_AMX_INT8 void multiply(const std::uint8_t* w, std::int64_t steps, const IntegerTile& x, std::int32_t* sums) {
-  const std::int64_t x_stride = x.row_stride * 4;
-  const std::uint32_t* upper = x.dwords;
-  const std::uint32_t* lower = x.dwords + kTileRows * x.row_stride;
   std::int32_t* lower_sums = sums + kTileRows * kBlockChannels;
   _tile_loadd(0, sums, kSumsStride);
   _tile_loadd(1, sums + 16, kSumsStride);
@@ -55,11 +52,12 @@ OCTAVO_AMX_INT8 void multiply(const std::uint8_t* w, std::int64_t steps, const I
     }
     _tile_loadd(6, step, stride);
     _tile_loadd(7, step + 64, stride);
-    _tile_loadd(4, upper + s, x_stride);
+    const std::uint32_t* lines = x.dwords + s * x.rows;
+    _tile_loadd(4, lines, 64);
     _tile_dpbsud(0, 4, 6);
     _tile_dpbsud(1, 4, 7);
     if constexpr (kLower) {
-      _tile_loadd(5, lower + s, x_stride);
+      _tile_loadd(5, lines + kTileRows * 16, 64);
       _tile_dpbsud(2, 5, 6);
       _tile_dpbsud(3, 5, 7);
     }
@@ -74,7 +72,8 @@ OCTAVO_AMX_INT8 void multiply(const std::uint8_t* w, std::int64_t steps, const I
 
 struct AmxInt8 {
   static constexpr int kRows = 2 * kTileRows;
-  static constexpr auto kOrder = IntegerRows::Order::kByRows;
+  static constexpr std::int64_t kStepsInCache = 256;
+  static constexpr auto kOrder = IntegerRows::Order::kByLines;
 
   OCTAVO_AMX_INT8 static void add_products(const std::uint8_t* w, std::int64_t steps, const IntegerTile& x,
                                            std::int32_t* sums, const std::uint8_t* ahead) {
@@ -109,7 +108,7 @@ struct AmxInt8 {
       for (std::int64_t s = 0; s < group.steps; s += kSteps) {
         const std::int64_t count = std::min(kSteps, group.steps - s);
         expand(w + s * kStepBytes, count, bytes);
-        const IntegerTile x = {group.x.dwords + 2 * s, group.x.row_stride, group.x.rows};
+        const IntegerTile x = {group.x.dwords + 2 * s * group.x.rows, group.x.rows};
         add_products(bytes, 2 * count, x, sums, ahead + s * 64);
       }
     } else {

@@ -20,14 +20,13 @@ namespace octavo {
 // A few rows of x from some step on.
 struct IntegerTile {
   const std::uint32_t* dwords;
-  std::int64_t row_stride;  // dwords from one row to the next, where each row is on its own
   int rows;
 };
 
 class IntegerRows {
  public:
-  // Of a tile: all rows of a step side by side, or each row on its own (as the tiles of AMX are loaded).
-  enum class Order : std::uint8_t { kBySteps, kByRows };
+  // Of a tile: all rows of a step side by side; or sixteen dwords of a row, then of the next, as AMX loads them.
+  enum class Order : std::uint8_t { kBySteps, kByLines };
 
   // x int8 [M, K]; scale [M, groups] float32, or empty where the kernel does not ask for them; tiles of up to tile_rows
   // rows.
@@ -40,8 +39,8 @@ class IntegerRows {
         more_(x.rows % tiles_),
         groups_(shape.groups()),
         dwords_(shape.unit() / 4),
-        steps_(shape.steps() * dwords_),
-        data_(M_ * steps_ + kOverread),
+        steps_((shape.steps() * dwords_ + kLine - 1) / kLine * kLine),
+        data_(M_ * steps_),
         sums_(M_ * groups_),
         scales_(scale.rows * scale.cols) {
     const std::int64_t grain = std::max<std::int64_t>(1, 65536 / (tile_rows * std::max<std::int64_t>(x.cols, 1)));
@@ -55,12 +54,11 @@ class IntegerRows {
   std::int64_t first_row(std::int64_t tile) const { return tile * rows_ + std::min(tile, more_); }
   int rows(std::int64_t tile) const { return static_cast<int>(rows_ + (tile < more_ ? 1 : 0)); }
 
-  // A tile from a step on: [step][row] dwords, or [row][step]. A step of four-bit weights has two dwords a row, those of the
-  // even and of the odd k: [step][2][row], or [row][step][2].
+  // A tile from a step on: [step][row] dwords, or from a multiple of 16 steps on [step / 16][row][16]. A step of four-bit
+  // weights has two dwords a row, those of the even and of the odd k: [step][2][row], or [step / 8][row][16].
   IntegerTile at(std::int64_t tile, std::int64_t step) const {
     const int count = rows(tile);
-    const std::int64_t dword = step * dwords_ * (order_ == Order::kBySteps ? count : 1);
-    return {data_.data() + first_row(tile) * steps_ + dword, steps_, count};
+    return {data_.data() + first_row(tile) * steps_ + step * dwords_ * count, count};
   }
   // Σ x of a group, for the rows of a tile.
   const std::int32_t* sums(std::int64_t tile, std::int64_t group) const {
@@ -78,12 +76,11 @@ class IntegerRows {
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int8_t* row = x.row<std::int8_t>(first + i);
       for (std::int64_t g = 0; g < groups_; ++g) {
-        const std::int64_t step = shape.first_step(g) * dwords_;
-        std::uint32_t* tile_data = data_.data() + first * steps_;
+        std::uint32_t* slice = data_.data() + first * steps_ + shape.first_step(g) * dwords_ * count;
         if (order_ == Order::kBySteps) {
-          pack_slice(row + shape.first_k(g), shape.length(g), count, tile_data + step * count + i);
+          pack_slice(row + shape.first_k(g), shape.length(g), count, slice + i);
         } else {
-          pack_slice(row + shape.first_k(g), shape.length(g), 1, tile_data + i * steps_ + step);
+          pack_lines(row + shape.first_k(g), shape.length(g), count, slice + i * kLine);
         }
         const std::int64_t at = first * groups_ + g * count + i;
         sums_.data()[at] = sum(row + shape.first_k(g), shape.length(g));
@@ -101,6 +98,12 @@ class IntegerRows {
     std::int8_t rest[8] = {};
     std::memcpy(rest, x + k, static_cast<std::size_t>(n - k));
     pack_step(rest, stride, out);
+  }
+
+  // n elements into lines of sixteen dwords, `rows` lines apart.
+  void pack_lines(const std::int8_t* x, std::int64_t n, std::int64_t rows, std::uint32_t* out) const {
+    const std::int64_t elements = kLine * 4;
+    for (std::int64_t k = 0; k < n; k += elements, out += rows * kLine) pack_slice(x + k, std::min(elements, n - k), 1, out);
   }
 
   void pack_step(const std::int8_t* x, std::int64_t stride, std::uint32_t* out) const {
@@ -135,7 +138,7 @@ class IntegerRows {
     return static_cast<std::int32_t>(result);
   }
 
-  static constexpr std::int64_t kOverread = 16;  // dwords that the last tile of AMX may read beyond its row
+  static constexpr std::int64_t kLine = 16;  // dwords
 
   Order order_;
   std::int64_t M_, tiles_;

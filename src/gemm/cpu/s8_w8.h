@@ -1,5 +1,7 @@
 // int8 · int8 on packed weights: what the instruction sets share. An instruction set gives
 //   kRows                                     rows of x that its largest tile has
+//   kStepsInCache                             steps whose weights, of 64 channels, stay in the second-level cache (or the
+//                                             first) while all rows of x pass by; a multiple of 16
 //   kOrder                                    how its tiles of x are laid out
 //   add_products(w, steps, x, sums, ahead)
 //                                             sums[i][c] += Σ w · x over steps, for rows i of an IntegerTile and 64
@@ -21,8 +23,6 @@
 
 namespace octavo {
 
-// A span of K whose weights, of 64 channels, stay in the second-level cache while all rows of x pass by.
-inline constexpr std::int64_t kStepsInCache = 2048;
 template <class Isa>
 class S8W8 {
  public:
@@ -30,15 +30,17 @@ class S8W8 {
       : a_(a),
         shape_(a.packed.format, a.packed.N, a.packed.K),
         x_(a.x, {}, shape_, Isa::kRows, Isa::kOrder, parallel),
-        tiles_at_once_(std::min(x_.tiles(), kRowsInCache / Isa::kRows)),
+        tiles_at_once_(std::min(x_.tiles(), rows_in_cache(a.x.cols) / Isa::kRows)),
         passes_((x_.tiles() + tiles_at_once_ - 1) / tiles_at_once_) {}
 
   void run(Parallel& parallel) const {
     const std::int64_t grain = grain_of(kBlockChannels * a_.x.cols * a_.x.rows / passes_);
+    // Pass by pass: rows of x are read from memory once, weights once a pass.
     parallel.run(0, shape_.blocks() * passes_, grain, [&](std::int64_t begin, std::int64_t end) {
       const ExactFloatScope exact;
       AlignedBuffer<std::int32_t> sums(tiles_at_once_ * Isa::kRows * kBlockChannels);
-      for (std::int64_t i = begin; i < end; ++i) multiply(i / passes_, i % passes_ * tiles_at_once_, sums.data());
+      for (std::int64_t i = begin; i < end; ++i)
+        multiply(i % shape_.blocks(), i / shape_.blocks() * tiles_at_once_, sums.data());
     });
   }
 
@@ -50,8 +52,8 @@ class S8W8 {
     const std::uint8_t* w = data + shape_.integers(b, 0);
     const auto* w_scale = reinterpret_cast<const float*>(data + shape_.scales(b, 0));
     const std::int64_t steps = shape_.steps();
-    for (std::int64_t step = 0; step < steps; step += kStepsInCache) {
-      const std::int64_t count = std::min(kStepsInCache, steps - step);
+    for (std::int64_t step = 0; step < steps; step += Isa::kStepsInCache) {
+      const std::int64_t count = std::min(Isa::kStepsInCache, steps - step);
       const bool is_last = step + count == steps;
       for (std::int64_t tile = first_tile; tile < last_tile; ++tile) {
         const int rows = x_.rows(tile);

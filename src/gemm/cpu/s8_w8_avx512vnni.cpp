@@ -46,6 +46,7 @@ OCTAVO_AVX512_VNNI void add_products(const std::uint8_t* w, std::int64_t steps, 
 
 struct Avx512Vnni {
   static constexpr int kRows = 6;
+  static constexpr std::int64_t kStepsInCache = 2048;
   static constexpr auto kOrder = IntegerRows::Order::kBySteps;
 
   static void add_products(const std::uint8_t* w, std::int64_t steps, const IntegerTile& x, std::int32_t* sums,

@@ -41,17 +41,19 @@ class S8gW4 {
       : a_(a),
         shape_(a.packed.format, a.packed.N, a.packed.K),
         x_(q, scale, shape_, Isa::kRows, Isa::kOrder, parallel),
-        tiles_at_once_(std::min(x_.tiles(), kRowsInCache / Isa::kRows)),
+        tiles_at_once_(std::min(x_.tiles(), rows_in_cache(a.x.cols) / Isa::kRows)),
         passes_((x_.tiles() + tiles_at_once_ - 1) / tiles_at_once_) {}
 
   void run(Parallel& parallel) const {
     const std::int64_t grain = grain_of(kBlockChannels * a_.x.cols * a_.x.rows / passes_);
+    // Pass by pass: rows of x are read from memory once, weights once a pass.
     parallel.run(0, shape_.blocks() * passes_, grain, [&](std::int64_t begin, std::int64_t end) {
       const ExactFloatScope exact;
       const Scratch scratch = {
           AlignedBuffer<float>(tiles_at_once_ * Isa::kRows * kBlockChannels),
           AlignedBuffer<std::uint8_t>(tiles_at_once_ < kTilesWorthExpanding ? 0 : kStepsInCache * 2 * kStepBytes)};
-      for (std::int64_t i = begin; i < end; ++i) multiply(i / passes_, i % passes_ * tiles_at_once_, scratch);
+      for (std::int64_t i = begin; i < end; ++i)
+        multiply(i % shape_.blocks(), i / shape_.blocks() * tiles_at_once_, scratch);
     });
   }
 
