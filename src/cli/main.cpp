@@ -15,6 +15,8 @@ constexpr std::array kVerbs = {
     Verb{"quantize", "quantize a model's weights into a new directory", quantize},
     Verb{"inspect", "list the tensors, schemes and sizes of a model or file", inspect},
     Verb{"kernels", "list the kernels, and why some cannot run here", kernels},
+    Verb{"bench", "time products beside what limits them: memory and multiply units", bench},
+    Verb{"doctor", "say what this machine has, what octavo uses of it, and what is wrong", doctor},
     Verb{"version", "print the version", version},
 };
 

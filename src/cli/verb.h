@@ -20,6 +20,8 @@ struct Verb {
   int (*run)(int argc, char** argv);  // argv[0] is the verb
 };
 
+int bench(int argc, char** argv);
+int doctor(int argc, char** argv);
 int quantize(int argc, char** argv);
 int inspect(int argc, char** argv);
 int kernels(int argc, char** argv);

@@ -54,7 +54,7 @@ TEST_F(Program, HelpAndVersion) {
   EXPECT_EQ(run({"version"}).out, "octavo " OCTAVO_VERSION "\n");
   EXPECT_EQ(run({"--version"}).out, "octavo " OCTAVO_VERSION "\n");
   EXPECT_EQ(Json::parse(run({"version", "--json"}).out)["version"], OCTAVO_VERSION);
-  for (const std::string verb : {"quantize", "inspect", "kernels", "version"}) {
+  for (const std::string verb : {"quantize", "inspect", "kernels", "bench", "doctor", "version"}) {
     const Outcome help = run({verb, "--help"});
     EXPECT_EQ(help.code, 0);
     EXPECT_SAYS(help.out, "Example:\n  octavo " + verb);
@@ -125,6 +125,82 @@ TEST_F(Program, KernelsAreListed) {
   ASSERT_FALSE(kernels.empty());
   for (const Json& kernel : kernels) EXPECT_EQ(kernel["usable"] == true, kernel["reason"].is_null());
   EXPECT_SAYS(run({"kernels"}).out, kernels[0]["name"].get<std::string>());
+}
+
+TEST_F(Program, BenchmarksWhatItIsAsked) {
+  const std::string file = directory_.path("figures.json");
+  const Outcome done =
+      run({"bench", "--device", "cpu", "--shapes", "2x64x64,96x128", "--rows", "1,3", "--schemes",
+           "w8a16:float32,w4a16-g32-asym,w8a8,w4a8-g32,llm.int8", "--threads", "1,2", "--seconds", "0", "--json", file});
+  ASSERT_EQ(done.code, 0) << done.err;
+  const Json figures = Json::parse(test::read_text(file));
+  ASSERT_EQ(figures["rows"].size(), 30u);  // 3 shapes, 5 schemes, 2 numbers of threads
+  EXPECT_GT(figures["last_level_bytes"], 0);
+  for (const Json& row : figures["rows"]) {
+    for (const char* key : {"us", "gbps", "tops", "roof_fraction", "read_gbps", "multiply_tops"}) EXPECT_GT(row[key], 0);
+    EXPECT_GE(row["repeats"], 5);
+    EXPECT_GE(row["spread"], 0);
+    EXPECT_SAYS(done.out, row["kernel"].get<std::string>());
+  }
+  EXPECT_EQ(figures["rows"][0]["op"], "linear");
+  EXPECT_EQ(figures["rows"][0]["activation"], "float32");
+}
+
+TEST_F(Program, BenchmarksKernelsByName) {
+  const std::string file = directory_.path("figures.json");
+  const auto kernels_of = [&](const std::string& kernel) {
+    EXPECT_EQ(
+        run({"bench", "--shapes", "1x64x64", "--seconds", "0", "--threads", "1", "--kernel", kernel, "--json", file}).code,
+        0);
+    std::vector<std::string> names;
+    const Json figures = Json::parse(test::read_text(file));
+    for (const Json& row : figures["rows"]) names.push_back(row["kernel"]);
+    return names;
+  };
+  EXPECT_EQ(kernels_of("cpu_s8_w8_reference"), std::vector<std::string>{"cpu_s8_w8_reference"});
+  const std::vector<std::string> all = kernels_of("all");
+  for (const Json& kernel : Json::parse(run({"kernels", "--json"}).out)) {
+    const std::string name = kernel["name"];
+    EXPECT_TRUE(!name.ends_with("_reference") || std::find(all.begin(), all.end(), name) != all.end()) << name;
+  }
+}
+
+TEST_F(Program, BenchmarkRefusesWhatItCannotTime) {
+  for (const std::vector<std::string>& wrong : std::vector<std::vector<std::string>>{{"--kernel", "cpu_none"},
+                                                                                     {"--shapes", "64"},
+                                                                                     {"--shapes", "1x2x3x4"},
+                                                                                     {"--shapes", "0x64x64"},
+                                                                                     {"--schemes", "w8a8-static"},
+                                                                                     {"--schemes", "w8a16:int8"},
+                                                                                     {"--threads", "0"},
+                                                                                     {"--rows", "0"},
+                                                                                     {"--device", "cuda"}}) {
+    std::vector<std::string> arguments = {"bench"};
+    arguments.insert(arguments.end(), wrong.begin(), wrong.end());
+    const Outcome refused = run(arguments);
+    EXPECT_EQ(refused.code, 2) << wrong[1];
+    EXPECT_SAYS(refused.err, "octavo bench: ");
+  }
+  EXPECT_EQ(run({"bench", "--json", directory_.path("none/figures.json")}).code, 1);
+}
+
+TEST_F(Program, DoctorSaysWhatItFinds) {
+  const Outcome told = run({"doctor"});
+  EXPECT_EQ(told.code, 0);
+  EXPECT_SAYS(told.out, "octavo      " OCTAVO_VERSION);
+  const Json facts = Json::parse(run({"doctor", "--json"}).out);
+  EXPECT_GT(facts["threads"], 0);
+  EXPECT_EQ(facts["OCTAVO_KERNEL"], nullptr);
+  for (const Json& kernel : facts["kernels"]) EXPECT_SAYS(told.out, kernel["kernel"].get<std::string>());
+
+  ::setenv("OCTAVO_KERNEL", "cpu_s8_w8_reference", 1);
+  ::setenv("OCTAVO_NUM_THREADS", "many", 1);
+  const Outcome forced = run({"doctor"});
+  ::unsetenv("OCTAVO_KERNEL");
+  ::unsetenv("OCTAVO_NUM_THREADS");
+  EXPECT_EQ(forced.code, 0);
+  EXPECT_SAYS(forced.out, "OCTAVO_KERNEL=cpu_s8_w8_reference forces a kernel");
+  EXPECT_SAYS(forced.out, "OCTAVO_NUM_THREADS=many is no number from 1 to 4096");
 }
 
 TEST_F(Program, OtherVerbsAreProgramsBesideIt) {
