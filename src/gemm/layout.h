@@ -57,6 +57,7 @@ class Block64 {
   std::int64_t first_step(std::int64_t g) const { return g * steps_; }
   std::int64_t steps() const { return (groups_ - 1) * steps_ + last_steps_; }
 
+  std::int64_t group_bytes() const { return group_bytes_; }  // of any but the last
   std::int64_t block_bytes() const { return block_bytes_; }
   std::int64_t bytes() const { return blocks() * block_bytes_; }
 

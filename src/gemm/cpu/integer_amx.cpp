@@ -98,8 +98,12 @@ struct AmxInt8 {
   }
 
   template <bool kNibbles>
-  OCTAVO_AMX_INT8 static void add_group(const std::uint8_t* w, const GroupOperands& group, float* totals,
-                                        const std::uint8_t* ahead) {
+  static void add_groups(const GroupRun& run, float* totals) {
+    for (std::int64_t i = 0; i < run.count; ++i) add_group<kNibbles>(run.group(i), totals);
+  }
+
+  template <bool kNibbles>
+  OCTAVO_AMX_INT8 static void add_group(const GroupOperands& group, float* totals) {
     alignas(64) std::int32_t sums[kRows * kBlockChannels];
     start_group(group, sums);
     if constexpr (kNibbles) {
@@ -107,12 +111,12 @@ struct AmxInt8 {
       constexpr std::int64_t kSteps = kTileSteps / 2;
       for (std::int64_t s = 0; s < group.steps; s += kSteps) {
         const std::int64_t count = std::min(kSteps, group.steps - s);
-        expand(w + s * kStepBytes, count, bytes);
+        expand(group.w + s * kStepBytes, count, bytes);
         const IntegerTile x = {group.x.dwords + 2 * s * group.x.rows, group.x.rows};
-        add_products(bytes, 2 * count, x, sums, ahead + s * 64);
+        add_products(bytes, 2 * count, x, sums, group.ahead + s * 64);
       }
     } else {
-      add_products(w, 2 * group.steps, group.x, sums, ahead);
+      add_products(group.w, 2 * group.steps, group.x, sums, group.ahead);
     }
     end_group(group, sums, totals);
   }

@@ -2,10 +2,10 @@
 // docs/numerics.md is followed to the bit. An instruction set gives
 //   kRows                            rows of x that its largest tile has
 //   kOrder                           how its tiles of x are laid out
-//   add_group<kNibbles>(w, group, totals, ahead)
-//                                    totals[i][c] += float(Σ x · (w - z)) · (s_w[c] · s_x[i]) over one group, for rows i of
-//                                    a tile and 64 channels c, each step rounded to float32; w as packed, or as expand()
-//                                    makes it; meanwhile a line a step is prefetched from `ahead` on
+//   add_groups<kNibbles>(run, totals)
+//                                    for each group of a run in turn, totals[i][c] += float(Σ x · (w - z)) · (s_w[c] ·
+//                                    s_x[i]) for rows i of a tile and 64 channels c, each step rounded to float32; w as
+//                                    packed, or as expand() makes it; meanwhile a line a step is prefetched from `ahead` on
 //   expand(w, steps, out)            nibbles to bytes: [step][even k, odd k][64][4]
 //   store_totals(totals, a, m, n, cols)
 //                                    bias and rounding of row m, channels [n, n + cols)
@@ -25,12 +25,34 @@ namespace octavo {
 
 // One group of 64 channels and a tile of x.
 struct GroupOperands {
+  const std::uint8_t* w;
   std::int64_t steps;
   IntegerTile x;
   const std::int32_t* x_sums;      // [rows]
   const float* x_scale;            // [rows]
   const float* w_scale;            // [64]
   const std::uint8_t* zero_point;  // [64]; null when symmetric: 8
+  const std::uint8_t* ahead;
+};
+
+// Groups of equal length that follow one another: the first, and how far apart they are.
+struct GroupRun {
+  std::int64_t count;
+  GroupOperands first;
+  std::int64_t w_stride;          // bytes
+  std::int64_t parameter_stride;  // bytes, of w_scale and zero_point
+
+  GroupOperands group(std::int64_t i) const {
+    const int rows = first.x.rows;
+    return {first.w + i * w_stride,
+            first.steps,
+            {first.x.dwords + i * first.steps * 2 * rows, rows},
+            first.x_sums + i * rows,
+            first.x_scale + i * rows,
+            first.w_scale + i * parameter_stride / 4,
+            first.zero_point == nullptr ? nullptr : first.zero_point + i * parameter_stride,
+            first.ahead + i * first.steps * 64};
+  }
 };
 
 template <class Isa>
@@ -80,14 +102,17 @@ class S8gW4 {
       const std::int64_t end = std::min(g + groups_at_once, shape_.groups());
       if (expands) expand(b, g, end, scratch.bytes.data());
       for (std::int64_t tile = first_tile; tile < last_tile; ++tile) {
-        for (std::int64_t i = g; i < end; ++i) {
-          const std::uint8_t* ahead = next_of(b, tile - first_tile) + shape_.first_step(i) * 64;
+        const std::uint8_t* ahead = next_of(b, tile - first_tile);
+        const std::int64_t full = shape_.steps(end - 1) == shape_.steps(0) ? end : end - 1;  // the last may be short
+        for (const auto& [from, to] : {std::pair{g, full}, std::pair{full, end}}) {
+          if (from == to) continue;
+          GroupRun run = {to - from, operands(b, from, tile, ahead), shape_.group_bytes(), shape_.group_bytes()};
           if (expands) {
-            const std::uint8_t* w = scratch.bytes.data() + shape_.first_step(i - g) * 2 * kStepBytes;
-            Isa::template add_group<false>(w, operands(b, i, tile), totals_of(tile), ahead);
+            run.first.w = scratch.bytes.data() + shape_.first_step(from - g) * 2 * kStepBytes;
+            run.w_stride = shape_.steps(0) * 2 * kStepBytes;
+            Isa::template add_groups<false>(run, totals_of(tile));
           } else {
-            const std::uint8_t* w = data() + shape_.integers(b, i);
-            Isa::template add_group<true>(w, operands(b, i, tile), totals_of(tile), ahead);
+            Isa::template add_groups<true>(run, totals_of(tile));
           }
         }
       }
@@ -106,13 +131,15 @@ class S8gW4 {
     }
   }
 
-  GroupOperands operands(std::int64_t b, std::int64_t g, std::int64_t tile) const {
-    return {shape_.steps(g),
+  GroupOperands operands(std::int64_t b, std::int64_t g, std::int64_t tile, const std::uint8_t* ahead) const {
+    return {data() + shape_.integers(b, g),
+            shape_.steps(g),
             x_.at(tile, shape_.first_step(g)),
             x_.sums(tile, g),
             x_.scales(tile, g),
             reinterpret_cast<const float*>(data() + shape_.scales(b, g)),
-            a_.packed.format.symmetric ? nullptr : data() + shape_.zero_points(b, g)};
+            a_.packed.format.symmetric ? nullptr : data() + shape_.zero_points(b, g),
+            ahead + shape_.first_step(g) * 64};
   }
 
   // Tiles share the prefetching of the next block, a quarter each, so that memory works while they compute.

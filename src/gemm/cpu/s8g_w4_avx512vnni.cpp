@@ -25,8 +25,7 @@ OCTAVO_AVX512_VNNI_INLINE __m512i start_of(const GroupOperands& group, int row, 
 // Weights as nibbles, of which those of even k are multiplied with one dword of x and those of odd k with another; or, for
 // many rows, taken apart before: [step][2][64][4] bytes.
 template <int kRows, bool kNibbles>
-OCTAVO_AVX512_VNNI void add_group(const std::uint8_t* w, const GroupOperands& group, float* totals,
-                                  const std::uint8_t* ahead) {
+OCTAVO_AVX512_VNNI_INLINE void add_group(const GroupOperands& group, float* totals) {
   const __m512i low = _mm512_set1_epi8(0xf);
   __m512i acc[kRows][4];
   OCTAVO_UNROLL
@@ -34,9 +33,10 @@ OCTAVO_AVX512_VNNI void add_group(const std::uint8_t* w, const GroupOperands& gr
     OCTAVO_UNROLL
     for (int j = 0; j < 4; ++j) acc[i][j] = start_of(group, i, j);
   }
+  const std::uint8_t* w = group.w;
   const std::uint32_t* x = group.x.dwords;
   for (std::int64_t s = 0; s < group.steps; ++s) {
-    _mm_prefetch(reinterpret_cast<const char*>(ahead + s * 64), _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(group.ahead + s * 64), _MM_HINT_T1);
     OCTAVO_UNROLL
     for (int odd = 0; odd < 2; ++odd, x += kRows) {
       __m512i q[4];
@@ -68,16 +68,21 @@ OCTAVO_AVX512_VNNI void add_group(const std::uint8_t* w, const GroupOperands& gr
   }
 }
 
+template <int kRows, bool kNibbles>
+OCTAVO_AVX512_VNNI void add_groups(const GroupRun& run, float* totals) {
+  for (std::int64_t i = 0; i < run.count; ++i) add_group<kRows, kNibbles>(run.group(i), totals);
+}
+
 struct Avx512Vnni {
   static constexpr int kRows = 6;
   static constexpr auto kOrder = IntegerRows::Order::kBySteps;
 
   template <bool kNibbles>
-  static void add_group(const std::uint8_t* w, const GroupOperands& group, float* totals, const std::uint8_t* ahead) {
-    constexpr decltype(&octavo::add_group<1, kNibbles>) kByRows[] = {
-        octavo::add_group<1, kNibbles>, octavo::add_group<2, kNibbles>, octavo::add_group<3, kNibbles>,
-        octavo::add_group<4, kNibbles>, octavo::add_group<5, kNibbles>, octavo::add_group<6, kNibbles>};
-    kByRows[group.x.rows - 1](w, group, totals, ahead);
+  static void add_groups(const GroupRun& run, float* totals) {
+    constexpr decltype(&octavo::add_groups<1, kNibbles>) kByRows[] = {
+        octavo::add_groups<1, kNibbles>, octavo::add_groups<2, kNibbles>, octavo::add_groups<3, kNibbles>,
+        octavo::add_groups<4, kNibbles>, octavo::add_groups<5, kNibbles>, octavo::add_groups<6, kNibbles>};
+    kByRows[run.first.x.rows - 1](run, totals);
   }
 
   OCTAVO_AVX512 static void expand(const std::uint8_t* w, std::int64_t steps, std::uint8_t* out) {
