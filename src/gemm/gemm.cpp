@@ -36,14 +36,11 @@ Status run_packed(const Kernel& kernel, Arguments a, Parallel& parallel) {
   return {};
 }
 
+Layout layout_of(const Arguments& a) { return a.packed.data.empty() ? Layout::kRowMajor : a.packed.layout; }
+
 Status run(Op op, const Arguments& a, Parallel& parallel) {
-  const Layout layout = a.packed.data.empty() ? Layout::kRowMajor : a.packed.layout;
-  const Problem problem = {op, a.x.dtype, a.w.q.dtype, a.w.format, a.x.rows, a.w.q.rows, a.x.cols, a.x.device, layout};
-  OCTAVO_ASSIGN_OR_RETURN(const Kernel* kernel, find_kernel(problem));
-  if (a.y.empty()) return {};
-  if (kernel->layout != layout) return run_packed(*kernel, a, parallel);
-  kernel->run(a, parallel);
-  return {};
+  OCTAVO_ASSIGN_OR_RETURN(const Kernel* kernel, find_kernel(problem_of(op, a)));
+  return run_kernel(*kernel, a, parallel);
 }
 
 Status run_linear(const Arguments& a, Parallel& parallel) {
@@ -79,6 +76,17 @@ Status run_llm_int8(const Arguments& a, Parallel& parallel) {
 }
 
 }  // namespace
+
+Problem problem_of(Op op, const Arguments& a) {
+  return {op, a.x.dtype, a.w.q.dtype, a.w.format, a.x.rows, a.w.q.rows, a.x.cols, a.x.device, layout_of(a)};
+}
+
+Status run_kernel(const Kernel& kernel, const Arguments& a, Parallel& parallel) {
+  if (a.y.empty()) return {};
+  if (kernel.layout != layout_of(a)) return run_packed(kernel, a, parallel);
+  kernel.run(a, parallel);
+  return {};
+}
 
 std::string_view to_string(Op op) {
   switch (op) {

@@ -1,6 +1,8 @@
 #include "gemm/kernels.h"
 
+#include <array>
 #include <cstdlib>
+#include <iterator>
 
 #include "core/amx.h"
 #include "core/cpu_features.h"
@@ -177,6 +179,26 @@ const Kernel kTable[] = {
      anywhere, any_problem, reference::linear_llm_int8},
 };
 
+// Whether this machine can run a row, asked once.
+bool usable(const Kernel& kernel) {
+  static const auto answers = [] {
+    std::array<bool, std::size(kTable)> rows;
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = kTable[i].usable().ok();
+    return rows;
+  }();
+  return answers[static_cast<std::size_t>(&kernel - kTable)];
+}
+
+// Whether a row runs the problem. No reason is written, which would take longer than a small product does.
+bool runs(const Kernel& kernel, const Problem& problem) {
+  if (kernel.op != problem.op || kernel.device != problem.device.type || !usable(kernel)) return false;
+  if (kernel.layout != problem.layout) {
+    if (problem.layout != kRowMajor || problem.N == 0 || problem.K == 0) return false;
+    if (problem.M < kRowsWorthPacking) return false;
+  }
+  return kernel.refuses(problem).empty();
+}
+
 // Why a row does not run the problem; empty when it does. A forced row packs whatever it costs.
 std::string reason_against(const Kernel& kernel, const Problem& problem, bool forced = false) {
   if (kernel.op != problem.op) return format_text("it computes {}", to_string(kernel.op));
@@ -191,6 +213,19 @@ std::string reason_against(const Kernel& kernel, const Problem& problem, bool fo
     }
   }
   return kernel.refuses(problem);
+}
+
+// The reasons of the rows before `last`; nullptr: of all.
+std::vector<Refusal> refusals_before(const Kernel* last, const Problem& problem) {
+  std::vector<Refusal> refusals;
+  for (const Kernel& kernel : kTable) {
+    if (&kernel == last) break;
+    if (kernel.op != problem.op || kernel.device != problem.device.type) continue;
+    if (std::string reason = reason_against(kernel, problem); !reason.empty()) {
+      refusals.push_back({kernel.name, std::move(reason)});
+    }
+  }
+  return refusals;
 }
 
 const Kernel* row_named(std::string_view name) {
@@ -217,17 +252,15 @@ Result<const Kernel*> forced_kernel(const Problem& problem) {
 
 std::span<const Kernel> kernel_table() { return kTable; }
 
-Result<const Kernel*> find_kernel(const Problem& problem, std::vector<Refusal>* refusals) {
+Result<const Kernel*> find_kernel(const Problem& problem) {
   OCTAVO_ASSIGN_OR_RETURN(const Kernel* forced, forced_kernel(problem));
   if (forced != nullptr) return forced;
-  std::string all;
   for (const Kernel& kernel : kTable) {
-    if (kernel.op != problem.op || kernel.device != problem.device.type) continue;
-    std::string reason = reason_against(kernel, problem);
-    if (reason.empty()) return &kernel;
-    all += format_text("; {}: {}", kernel.name, reason);
-    if (refusals != nullptr) refusals->push_back({kernel.name, std::move(reason)});
+    if (runs(kernel, problem)) return &kernel;
   }
+  std::string all;
+  for (const Refusal& refusal : refusals_before(nullptr, problem))
+    all += format_text("; {}: {}", refusal.kernel, refusal.reason);
   return unsupported("no kernel computes {} for M={}, N={}, K={}, {} x {}{}", to_string(problem.op), problem.M, problem.N,
                      problem.K, to_string(problem.activation), to_string(problem.weight), all);
 }
@@ -256,10 +289,8 @@ Layout best_layout(Problem problem) {
 }
 
 Result<Selection> select_kernel(const Problem& problem) {
-  Selection selection;
-  OCTAVO_ASSIGN_OR_RETURN(const Kernel* kernel, find_kernel(problem, &selection.refusals));
-  selection.kernel = kernel->name;
-  return selection;
+  OCTAVO_ASSIGN_OR_RETURN(const Kernel* kernel, find_kernel(problem));
+  return Selection{kernel->name, refusals_before(kernel, problem)};
 }
 
 }  // namespace octavo

@@ -22,7 +22,11 @@ struct Kernel {
 std::span<const Kernel> kernel_table();
 
 // The row that `problem` runs on; see select_kernel(). Where its layout is another than the problem's, the caller packs.
-Result<const Kernel*> find_kernel(const Problem& problem, std::vector<Refusal>* refusals = nullptr);
+Result<const Kernel*> find_kernel(const Problem& problem);
+
+// The problem that checked arguments are, and its product by the row that find_kernel() chose for it.
+Problem problem_of(Op op, const Arguments& a);
+Status run_kernel(const Kernel& kernel, const Arguments& a, Parallel& parallel);
 
 // The first usable row for a problem that some row of the table runs on every machine that gets here: for kernels that are
 // made of another product. OCTAVO_KERNEL does not count.
