@@ -94,9 +94,16 @@ COMPOSED = {
 }
 
 
+THROUGH_CPU = [
+    *("quantize", "pack", "unpack", "linear_w4a8", "linear_llm_int8"),
+    # Packed weights are the CPU's; that they meet CUDA tensors is not meant to happen.
+    *("pack_weight", "unpack_weight", "dequantize_packed"),
+    *("linear_packed", "linear_w8a8_packed", "linear_w4a8_packed", "linear_llm_int8_packed"),
+]
+
+
 def _register() -> None:
-    through_cpu = ("quantize", "pack", "unpack", "linear_w4a8", "linear_llm_int8")
-    kernels = {name: _on_cpu(getattr(_ops, name)) for name in through_cpu}
+    kernels = {name: _on_cpu(getattr(_ops, name)) for name in THROUGH_CPU}
     kernels |= COMPOSED
     for name, kernel in kernels.items():
         torch.library.impl(f"octavo::{name}", "CUDA")(kernel)

@@ -12,9 +12,20 @@ Importing this module loads the operators. They are called as torch.ops.octavo.<
     scaled_mm           x int8 [M, K] · w int8 [N, K] with scales → float, or the raw int32 sums
     matmul              alpha · x int8 [M, K] · y int8 [N, K] → bfloat16 [M, N]
 
-All products are with the transposed second operand. G = ceil(K / group_size), 1 per channel (group_size -1); per tensor
-(group_size 0) there is one scale. Errors are RuntimeError.
+    best_layout         PACKED where this machine's kernels read packed weights for an operation, else ROW_MAJOR
+    pack_weight         q, scale, zero_point → uint8 [packed_size]: the weight as those kernels read it, with a header
+    unpack_weight       the exact inverse; dequantize_packed → [N, K] of the given dtype
+    linear_packed       x [..., K] float · packed weight [N, K] → [..., N] of x's dtype: as linear; and in the same
+                        way linear_w8a8_packed, linear_w4a8_packed, linear_llm_int8_packed. linear_w8a8 is scaled_mm
+                        with x quantized per token
+
+Packed weights belong to the process that packed them; what is stored is row-major. The products with them have no
+gradient, which keeps Python out of their calls; packed_product_with_gradient has. All products are with the transposed
+second operand. G = ceil(K / group_size), 1 per channel (group_size -1); per tensor (group_size 0) there is one scale.
+Errors are RuntimeError.
 """
+
+from collections.abc import Callable
 
 import torch
 
@@ -24,6 +35,17 @@ _INTEGER_GRADIENT = (
     "octavo::{}: products with int8 activations have no gradient; pass straight_through=True to the module, or use a "
     "weight-only scheme such as w8a16"
 )
+
+
+# `op` of best_layout and select_kernel, and the product of each with a packed weight; layouts.
+LINEAR, SCALED_MM, LINEAR_W4A8, LINEAR_LLM_INT8 = range(4)
+PACKED_PRODUCTS = (
+    torch.ops.octavo.linear_packed.default,
+    torch.ops.octavo.linear_w8a8_packed.default,
+    torch.ops.octavo.linear_w4a8_packed.default,
+    torch.ops.octavo.linear_llm_int8_packed.default,
+)
+ROW_MAJOR, PACKED = range(2)
 
 
 def groups(K: int, group_size: int) -> int:
@@ -53,6 +75,34 @@ def _(q):
 @torch.library.register_fake("octavo::unpack")
 def _(packed, K, symmetric):
     return packed.new_empty((packed.shape[0], K), dtype=torch.int8 if symmetric else torch.uint8)
+
+
+@torch.library.register_fake("octavo::pack_weight")
+def _(q, scale, zero_point, num_bits, group_size, packed, K):
+    size = torch.ops.octavo.packed_size(num_bits, zero_point is None, group_size, q.shape[0], K)
+    return q.new_empty((size,), dtype=torch.uint8)
+
+
+@torch.library.register_fake("octavo::unpack_weight")
+def _(weight, N, K, symmetric, group_size, packed):
+    scale_shape = (1, 1) if group_size == 0 else (N, groups(K, group_size))
+    q_dtype = torch.int8 if symmetric and not packed else torch.uint8
+    q = weight.new_empty((N, (K + 1) // 2 if packed else K), dtype=q_dtype)
+    scale = weight.new_empty(scale_shape, dtype=torch.float32)
+    return q, scale, weight.new_empty((0,) if symmetric else scale_shape, dtype=torch.uint8)
+
+
+@torch.library.register_fake("octavo::dequantize_packed")
+def _(weight, N, K, dtype):
+    return weight.new_empty((N, K), dtype=dtype)
+
+
+def _fake_packed_product(x, weight, bias, N, threshold=None, rule=None):
+    return x.new_empty((*x.shape[:-1], N))
+
+
+for _product in PACKED_PRODUCTS:
+    torch.library.register_fake(_product, _fake_packed_product)
 
 
 @torch.library.register_fake("octavo::quantize_per_token")
@@ -86,35 +136,41 @@ def _(x, y, alpha):
     return x.new_empty((x.shape[0], y.shape[0]), dtype=torch.bfloat16)
 
 
-def weight_gradients(ctx, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Gradients of x and bias of y = x · ŵᵀ + bias: dy · ŵ, and dy summed over its leading dimensions. The context
-    holds the quantized weight, K and the bias's dtype, as save_weight leaves it."""
-    q, scale, zero_point = ctx.saved_tensors
-    grad_x = grad_bias = None
-    if ctx.needs_input_grad[0]:
-        weight = torch.ops.octavo.dequantize(
-            q, scale, zero_point, ctx.num_bits, ctx.group_size, ctx.packed, ctx.K, grad.dtype
-        )
-        grad_x = grad @ weight
-    if ctx.bias_dtype is not None:
-        grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0).to(ctx.bias_dtype)
-    return grad_x, grad_bias
-
-
-def save_weight(ctx, x, q, scale, zero_point, bias, num_bits, group_size, packed) -> None:
-    """Keeps what weight_gradients needs."""
-    ctx.save_for_backward(q, scale, zero_point)
-    ctx.num_bits, ctx.group_size, ctx.packed, ctx.K = num_bits, group_size, packed, x.shape[-1]
+def _save_bias(ctx, bias) -> None:
     ctx.bias_dtype = bias.dtype if bias is not None and bias.requires_grad else None
 
 
+def _gradients(
+    ctx, grad: torch.Tensor, needs_x: bool, weight: Callable[[], torch.Tensor]
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Gradients of x and bias of y = x · ŵᵀ + bias: dy · ŵ, and dy summed over its leading dimensions."""
+    grad_x = grad @ weight() if needs_x else None
+    if ctx.bias_dtype is None:
+        return grad_x, None
+    return grad_x, grad.reshape(-1, grad.shape[-1]).sum(0).to(ctx.bias_dtype)
+
+
+def _save_weight(ctx, x, q, scale, zero_point, bias, num_bits, group_size, packed) -> None:
+    ctx.save_for_backward(q, scale, zero_point)
+    ctx.format = (num_bits, group_size, packed, x.shape[-1])
+    _save_bias(ctx, bias)
+
+
+def _weight_gradients(ctx, grad):
+    """_gradients with the row-major weight that _save_weight left."""
+    dequantize = torch.ops.octavo.dequantize
+    return _gradients(
+        ctx, grad, ctx.needs_input_grad[0], lambda: dequantize(*ctx.saved_tensors, *ctx.format, grad.dtype)
+    )
+
+
 def _linear_backward(ctx, grad):
-    grad_x, grad_bias = weight_gradients(ctx, grad)
+    grad_x, grad_bias = _weight_gradients(ctx, grad)
     return grad_x, None, None, None, grad_bias, None, None, None
 
 
 torch.library.register_autograd(
-    "octavo::linear", _linear_backward, setup_context=lambda ctx, inputs, output: save_weight(ctx, *inputs)
+    "octavo::linear", _linear_backward, setup_context=lambda ctx, inputs, output: _save_weight(ctx, *inputs)
 )
 
 
@@ -135,9 +191,34 @@ class AttachGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, bias, y, q, scale, zero_point, num_bits, group_size, packed):
-        save_weight(ctx, x, q, scale, zero_point, bias, num_bits, group_size, packed)
+        _save_weight(ctx, x, q, scale, zero_point, bias, num_bits, group_size, packed)
         return y.view_as(y)
 
     @staticmethod
     def backward(ctx, grad):
-        return (*weight_gradients(ctx, grad), None, None, None, None, None, None, None)
+        return (*_weight_gradients(ctx, grad), None, None, None, None, None, None, None)
+
+
+class _PackedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, op, straight_through, x, weight, bias, N, *options):
+        ctx.op, ctx.shape, ctx.options = op, (N, x.shape[-1]), len(options)
+        ctx.refused = op != LINEAR and not straight_through
+        ctx.save_for_backward(weight)
+        _save_bias(ctx, bias)
+        return PACKED_PRODUCTS[op](x, weight, bias, N, *options)
+
+    @staticmethod
+    def backward(ctx, grad):
+        if ctx.refused:
+            raise RuntimeError(_INTEGER_GRADIENT.format(PACKED_PRODUCTS[ctx.op].name().removeprefix("octavo::")))
+        (weight,) = ctx.saved_tensors
+        needs_x, dequantize = ctx.needs_input_grad[2], torch.ops.octavo.dequantize_packed
+        grad_x, grad_bias = _gradients(ctx, grad, needs_x, lambda: dequantize(weight, *ctx.shape, grad.dtype))
+        return (None, None, grad_x, None, grad_bias, None, *[None] * ctx.options)
+
+
+def packed_product_with_gradient(op: int, *arguments, straight_through: bool = False) -> torch.Tensor:
+    """PACKED_PRODUCTS[op](*arguments) with the gradients of x and bias. Those of an integer product are the
+    straight-through estimator's; unless that is asked for, the backward pass raises RuntimeError."""
+    return _PackedProduct.apply(op, straight_through, *arguments)

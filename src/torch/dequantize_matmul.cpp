@@ -45,8 +45,9 @@ Tensor float32_product(const Tensor& a, const Tensor& b) {
 
 }  // namespace
 
-bool too_large_for(std::string_view kernel, int64_t M, int64_t N, int64_t K) {
-  return kernel.ends_with("_reference") && M * N * K > kReferenceLimit;
+bool too_large_for(std::string_view kernel, const Problem& p) {
+  return p.op == Op::kLinear && p.layout == Layout::kRowMajor && kernel.ends_with("_reference") &&
+         p.M * p.N * p.K > kReferenceLimit;
 }
 
 void dequantize_matmul(const Tensor& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y) {

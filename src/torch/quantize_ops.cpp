@@ -10,7 +10,7 @@ std::tuple<Tensor, Tensor, Tensor> quantize_op(const Tensor& weight, int64_t num
   require(weight.dim() == 2, "the weight has ", weight.dim(), " dimensions; it must be [N, K]");
   require(clip >= 0 && clip <= 2, "octavo: clip is 0 (absmax), 1 (mse) or 2 (percentile), not ", clip);
   require(group_size >= kPerChannel, group_size, " is not a group size");
-  const Tensor w = torch::stable::contiguous(weight);
+  const Tensor w = as_contiguous(weight);
   const WeightFormat format = {static_cast<int>(num_bits), symmetric, group_size};
   const int64_t rows = group_size == kPerTensor ? 1 : w.size(0);
   const int64_t cols = format.groups(w.size(1));
@@ -43,7 +43,7 @@ View as_nibbles(View bytes, DType dtype, int64_t K) {
 
 Tensor pack_op(const Tensor& q) {
   require(q.dim() == 2, "octavo: q has ", q.dim(), " dimensions; it must be [N, K]");
-  const Tensor integers = torch::stable::contiguous(q);
+  const Tensor integers = as_contiguous(q);
   const DType dtype = integers.scalar_type() == ScalarType::Char ? DType::kInt4 : DType::kUInt4;
   Tensor packed = new_tensor({q.size(0), row_bytes(dtype, q.size(1))}, ScalarType::Byte);
   check(pack_int4(matrix_of(integers, "q"), as_nibbles(mutable_matrix_of(packed, "packed"), dtype, q.size(1)),
@@ -52,7 +52,7 @@ Tensor pack_op(const Tensor& q) {
 }
 
 Tensor unpack_op(const Tensor& packed, int64_t K, bool symmetric) {
-  const Tensor bytes = torch::stable::contiguous(packed);
+  const Tensor bytes = as_contiguous(packed);
   require(bytes.dim() == 2 && K >= 0 && bytes.size(1) == (K + 1) / 2 && bytes.scalar_type() == ScalarType::Byte,
           "octavo: packed must be uint8 [N, ", (K + 1) / 2, "] for K = ", K);
   Tensor q = new_tensor({bytes.size(0), K}, symmetric ? ScalarType::Char : ScalarType::Byte);
@@ -63,7 +63,7 @@ Tensor unpack_op(const Tensor& packed, int64_t K, bool symmetric) {
 
 std::tuple<Tensor, Tensor> quantize_per_token_op(const Tensor& x, int64_t group_size) {
   require(group_size == kPerChannel || group_size > 0, group_size, " is not a group size");
-  const Tensor in = torch::stable::contiguous(x);
+  const Tensor in = as_contiguous(x);
   const MatrixView view = matrix_of(in, "x");
   Tensor q = new_tensor(with_last(in, view.cols), ScalarType::Char);
   Tensor scale = new_tensor(with_last(in, WeightFormat{8, true, group_size}.groups(view.cols)), ScalarType::Float);

@@ -1,5 +1,6 @@
-// Every operator of the octavo namespace. Group sizes: kPerTensor (0), kPerChannel (-1), or N; `packed` weights hold two
-// integers a byte. Fake kernels and gradients are in python/octavo/ops.py.
+// Every operator of the octavo namespace. Group sizes: kPerTensor (0), kPerChannel (-1), or N; where `packed`, q holds two
+// integers a byte. `op` and `layout` are octavo::Op and octavo::Layout, `rule` is octavo::OutlierRule. Fake kernels and
+// gradients are in python/octavo/ops.py.
 #include "torch/tensors.h"
 
 STABLE_TORCH_LIBRARY(octavo, m) {
@@ -22,7 +23,19 @@ STABLE_TORCH_LIBRARY(octavo, m) {
   m.def("scaled_mm(Tensor x, Tensor w, Tensor x_scale, Tensor w_scale, Tensor? bias, ScalarType out_dtype) -> Tensor");
   m.def("matmul(Tensor x, Tensor y, float alpha) -> Tensor");
   m.def(
-      "select_kernel(int op, ScalarType activation, int num_bits, bool symmetric, int group_size, bool packed, int M, "
-      "int N, int K, bool cuda) -> str");
+      "pack_weight(Tensor q, Tensor scale, Tensor? zero_point, int num_bits, int group_size, bool packed, int K) -> Tensor");
+  m.def("packed_size(int num_bits, bool symmetric, int group_size, int N, int K) -> int");
+  m.def("dequantize_packed(Tensor weight, int N, int K, ScalarType dtype) -> Tensor");
+  m.def(
+      "unpack_weight(Tensor weight, int N, int K, bool symmetric, int group_size, bool packed) -> (Tensor q, Tensor scale, "
+      "Tensor zero_point)");
+  m.def("linear_packed(Tensor x, Tensor weight, Tensor? bias, int N) -> Tensor");
+  m.def("linear_w8a8_packed(Tensor x, Tensor weight, Tensor? bias, int N) -> Tensor");
+  m.def("linear_w4a8_packed(Tensor x, Tensor weight, Tensor? bias, int N) -> Tensor");
+  m.def("linear_llm_int8_packed(Tensor x, Tensor weight, Tensor? bias, int N, float threshold, int rule) -> Tensor");
+  m.def(
+      "select_kernel(int op, ScalarType activation, int num_bits, bool symmetric, int group_size, bool packed, int layout, "
+      "int M, int N, int K, bool cuda) -> str");
+  m.def("best_layout(int op, ScalarType activation, int num_bits, bool symmetric, int group_size, int N, int K) -> int");
   m.def("parse_scheme(str scheme) -> int[]");
 }

@@ -1,5 +1,7 @@
 #include "torch/tensors.h"
 
+#include <algorithm>
+#include <ostream>
 #include <string>
 
 namespace octavo::torch_ops {
@@ -13,11 +15,16 @@ class TorchThreads final : public Parallel {
   }
 };
 
-std::string shape_of(const Tensor& tensor) {
-  std::string text = "[";
-  for (int64_t i = 0; i < tensor.dim(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(tensor.size(i));
-  return text + "]";
-}
+// A tensor's shape as text, written only when it is asked for.
+struct ShapeOf {
+  const Tensor& tensor;
+
+  friend std::ostream& operator<<(std::ostream& out, const ShapeOf& shape) {
+    out << "[";
+    for (int64_t i = 0; i < shape.tensor.dim(); ++i) out << (i == 0 ? "" : ", ") << shape.tensor.size(i);
+    return out << "]";
+  }
+};
 
 int64_t last_size(const Tensor& tensor, const char* name) {
   require(tensor.dim() >= 1, name, " has no dimensions; it must be [..., K]");
@@ -39,7 +46,7 @@ void check_plain(const Tensor& tensor, const char* name) {
 MatrixView parameter_view(const Tensor& tensor, ScalarType type, const char* name, std::int64_t rows, std::int64_t cols) {
   check_plain(tensor, name);
   require(tensor.scalar_type() == type, name, " must be ", type == ScalarType::Float ? "float32" : "uint8");
-  require(tensor.numel() == rows * cols, name, " has shape ", shape_of(tensor), "; it must have ", rows, " x ", cols,
+  require(tensor.numel() == rows * cols, name, " has shape ", ShapeOf{tensor}, "; it must have ", rows, " x ", cols,
           " elements");
   return {tensor.const_data_ptr(), type == ScalarType::Float ? DType::kFloat32 : DType::kUInt8, rows, cols};
 }
@@ -67,6 +74,16 @@ DType dtype_of(ScalarType type, const char* name) {
   }
 }
 
+Op op_of(int64_t op) {
+  require(op >= 0 && op <= static_cast<int64_t>(Op::kLinearLlmInt8), op, " is no operation");
+  return static_cast<Op>(op);
+}
+
+OutlierRule rule_of(int64_t rule) {
+  require(rule == 0 || rule == 1, "the outlier rule is 0 (token) or 1 (batch), not ", rule);
+  return static_cast<OutlierRule>(rule);
+}
+
 Parallel& torch_threads() {
   static TorchThreads threads;
   return threads;
@@ -84,11 +101,28 @@ MutableMatrixView mutable_matrix_of(Tensor& tensor, const char* name) {
 
 MatrixView vector_of(const std::optional<Tensor>& tensor, const char* name) {
   if (!tensor.has_value()) return {};
-  require(tensor->dim() == 1, name, " has shape ", shape_of(*tensor), "; it must have one dimension");
+  require(tensor->dim() == 1, name, " has shape ", ShapeOf{*tensor}, "; it must have one dimension");
   return matrix_of(*tensor, name);
 }
 
-Tensor new_tensor(const std::vector<int64_t>& shape, ScalarType type) { return torch::stable::empty(shape, type); }
+Tensor as_contiguous(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
+
+Bias::Bias(const std::optional<Tensor>& bias) {
+  if (bias) tensor_ = as_contiguous(*bias);
+  view_ = vector_of(tensor_, "bias");
+}
+
+// By the shim's own function: torch::stable::empty() looks its operator up by name, which takes longer than a small product.
+Tensor new_tensor(const std::vector<int64_t>& shape, ScalarType type) {
+  std::vector<int64_t> strides(shape.size());
+  int64_t stride = 1;
+  for (std::size_t i = shape.size(); i-- > 0; stride *= std::max<int64_t>(shape[i], 1)) strides[i] = stride;
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(),
+                                                  torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
 
 std::vector<int64_t> with_last(const Tensor& x, int64_t last) {
   std::vector<int64_t> shape;
@@ -99,11 +133,9 @@ std::vector<int64_t> with_last(const Tensor& x, int64_t last) {
 
 Weight::Weight(const Tensor& q, const Tensor& scale, const std::optional<Tensor>& zero_point, int64_t num_bits,
                int64_t group_size, bool packed, int64_t K) {
-  const auto own = [this](const Tensor& tensor) -> const Tensor& {
-    return owned_.emplace_back(torch::stable::contiguous(tensor));
-  };
+  const auto own = [this](const Tensor& tensor) -> const Tensor& { return owned_.emplace_back(as_contiguous(tensor)); };
   owned_.reserve(3);
-  require(q.dim() == 2, "the quantized weight has shape ", shape_of(q), "; it must have two dimensions");
+  require(q.dim() == 2, "the quantized weight has shape ", ShapeOf{q}, "; it must have two dimensions");
   require(num_bits >= 2 && num_bits <= 8, "octavo: weights have 2 to 8 bits, not ", num_bits);
   require(group_size >= kPerChannel, group_size, " is not a group size");
   view_.format = {static_cast<int>(num_bits), !zero_point.has_value(), group_size};
@@ -116,7 +148,7 @@ Weight::Weight(const Tensor& q, const Tensor& scale, const std::optional<Tensor>
                        : "symmetric",
           " quantized weight must be ", expected == ScalarType::Byte ? "uint8" : "int8");
   const DType storage = storage_dtype(view_.format, packed);
-  require(integers.size(1) == row_bytes(storage, K), "the quantized weight has shape ", shape_of(q), "; for K = ", K,
+  require(integers.size(1) == row_bytes(storage, K), "the quantized weight has shape ", ShapeOf{q}, "; for K = ", K,
           " it must be [N, ", row_bytes(storage, K), "]");
   view_.q = {integers.const_data_ptr(), storage, integers.size(0), K};
   const int64_t rows = group_size == kPerTensor ? 1 : integers.size(0);

@@ -33,6 +33,10 @@ inline void check(const Status& status) { require(status.ok(), status.message())
 // The library's name of a torch dtype; throws for one that it has no name for.
 DType dtype_of(ScalarType type, const char* name);
 
+// The operation, and the outlier rule, of a number; they throw when there is none.
+Op op_of(int64_t op);
+OutlierRule rule_of(int64_t rule);
+
 // Work on torch's own threads, so torch.set_num_threads counts.
 Parallel& torch_threads();
 
@@ -43,7 +47,21 @@ MutableMatrixView mutable_matrix_of(Tensor& tensor, const char* name);
 // A vector [n], as a matrix of one row; an empty view for no tensor.
 MatrixView vector_of(const std::optional<Tensor>& tensor, const char* name);
 
-// An uninitialized CPU tensor.
+// A tensor's value, contiguous: the tensor itself where it is.
+Tensor as_contiguous(const Tensor& tensor);
+
+// A contiguous bias, or none.
+class Bias {
+ public:
+  explicit Bias(const std::optional<Tensor>& bias);
+  const MatrixView& view() const { return view_; }
+
+ private:
+  std::optional<Tensor> tensor_;
+  MatrixView view_;
+};
+
+// An uninitialized, contiguous CPU tensor, whose memory is aligned to 64 bytes.
 Tensor new_tensor(const std::vector<int64_t>& shape, ScalarType type);
 
 // The shape of x with another last dimension.

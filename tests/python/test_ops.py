@@ -58,6 +58,20 @@ def cases():
     for dtype in [*FLOATS, torch.int32]:
         yield "scaled_mm", (xq, q8, x_scale, scale, None, dtype)
     yield "matmul", (xq, q8, 0.5)
+    yield "pack_weight", (q8, scale, None, 8, -1, False, 41)
+    yield "pack_weight", (packed, group_scale, zero_point, 4, 16, True, 41)
+    block8 = ops.pack_weight(q8, scale, None, 8, -1, False, 41)
+    block4 = ops.pack_weight(packed, group_scale, zero_point, 4, 16, True, 41)
+    per_tensor = ops.quantize(weight, 8, False, 0, 0, 99.9, torch.float32)
+    yield "unpack_weight", (block8, 6, 41, True, -1, False)
+    yield "unpack_weight", (block4, 6, 41, False, 16, True)
+    yield "unpack_weight", (ops.pack_weight(*per_tensor, 8, 0, False, 40), 6, 40, False, 0, False)
+    yield "dequantize_packed", (block4, 6, 41, torch.bfloat16)
+    yield "linear_packed", (x, block8, bias, 6)
+    yield "linear_packed", (x[0].bfloat16(), block4, None, 6)
+    yield "linear_w8a8_packed", (x.half(), block8, bias, 6)
+    yield "linear_w4a8_packed", (x, block4, None, 6)
+    yield "linear_llm_int8_packed", (x, block8, bias, 6, 1.0, 1)
 
 
 CASES = list(cases())
@@ -113,6 +127,115 @@ def test_integer_products_refuse_a_gradient(name):
         y = ops.scaled_mm(xq, q, x_scale, scale, None, torch.float32)
     with pytest.raises(RuntimeError, match="straight_through=True"):
         y.sum().backward()
+
+
+FORMATS = [(8, True, -1), (8, True, 0), (8, False, 16), (6, True, -1), (4, True, 32), (4, False, 16), (3, False, 7)]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (6, 41), (70, 200)])
+@pytest.mark.parametrize("two_a_byte", [False, True])
+@pytest.mark.parametrize(("num_bits", "symmetric", "group_size"), FORMATS)
+def test_unpack_weight_is_the_inverse_of_pack_weight(num_bits, symmetric, group_size, two_a_byte, shape):
+    if two_a_byte and num_bits > 4:
+        return
+    _, q, scale, zero_point = quantized(*shape, num_bits, symmetric, group_size)
+    q = ops.pack(q) if two_a_byte else q
+    weight = ops.pack_weight(q, scale, zero_point, num_bits, group_size, two_a_byte, shape[1])
+    assert (weight.dtype, weight.ndim, weight.data_ptr() % 64) == (torch.uint8, 1, 0)
+    assert weight.numel() == ops.packed_size(num_bits, symmetric, group_size, *shape)
+    found = ops.unpack_weight(weight, *shape, symmetric, group_size, two_a_byte)
+    expected = (q, scale, torch.empty(0, dtype=torch.uint8) if symmetric else zero_point)
+    for tensor, original in zip(found, expected, strict=True):
+        assert (tensor.dtype, tensor.shape) == (original.dtype, original.shape)
+        assert torch.equal(tensor, original)
+    restored = ops.dequantize(q, scale, zero_point, num_bits, group_size, two_a_byte, shape[1], torch.float16)
+    assert torch.equal(ops.dequantize_packed(weight, *shape, torch.float16), restored)
+
+
+def products(num_bits, symmetric, group_size):
+    """Names of the products that take such a weight, with their row-major form."""
+    yield "linear_packed", lambda x, q, s, z, b: ops.linear(x, q, s, z, b, num_bits, group_size, False)
+    if num_bits == 8 and symmetric and group_size <= 0:
+
+        def w8a8(x, q, s, z, b):
+            xq, x_scale = ops.quantize_per_token(x.reshape(-1, x.shape[-1]), -1)
+            return ops.scaled_mm(xq, q, x_scale, s, b, x.dtype).reshape(*x.shape[:-1], -1)
+
+        yield "linear_w8a8_packed", w8a8
+        yield "linear_llm_int8_packed", lambda x, q, s, z, b: ops.linear_llm_int8(x, q, s, b, 2.0, 0)
+    if num_bits <= 4 and group_size > 0:
+        yield "linear_w4a8_packed", lambda x, q, s, z, b: ops.linear_w4a8(x, q, s, z, b, num_bits, group_size, False)
+
+
+PRODUCTS = [(*format, name, row_major) for format in FORMATS for name, row_major in products(*format)]
+
+
+@pytest.mark.parametrize("leading", [(1,), (2, 3), (40,)])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("num_bits", "symmetric", "group_size", "name", "row_major"), PRODUCTS)
+def test_packed_products_are_those_of_row_major_weights(
+    num_bits, symmetric, group_size, name, row_major, dtype, leading
+):
+    N, K = 70, 200
+    _, q, scale, zero_point = quantized(N, K, num_bits, symmetric, group_size)
+    weight = ops.pack_weight(q, scale, zero_point, num_bits, group_size, False, K)
+    x, bias = torch.randn(*leading, K).to(dtype), torch.randn(N)
+    options = (2.0, 0) if name == "linear_llm_int8_packed" else ()
+    y, expected = getattr(ops, name)(x, weight, bias, N, *options), row_major(x, q, scale, zero_point, bias)
+    assert (y.dtype, y.shape) == (expected.dtype, expected.shape)
+    if name == "linear_packed":
+        # Each is as near to the exact product as docs/numerics.md says.
+        w = ops.dequantize_packed(weight, N, K, torch.float32).double()
+        exact, magnitude = x.double() @ w.T + bias, x.double().abs() @ w.abs().T + bias.abs()
+        bound = torch.finfo(dtype).eps / 2 * exact.abs() + 2**-23 * (K / 16 + 8) * magnitude
+        for found in (y, expected):
+            assert ((found.double() - exact).abs() <= bound).all()
+    else:
+        assert torch.equal(y, expected)
+    strided = torch.randn(*leading, 2 * K).to(dtype)[..., ::2].copy_(x)
+    assert torch.equal(getattr(ops, name)(strided, weight, bias, N, *options), y)
+    empty = getattr(ops, name)(x[:0], weight, bias, N, *options)
+    assert empty.shape == (0, *leading[1:], N)
+
+
+def test_threads_change_no_bit():
+    _, q, scale, _ = quantized(300, 256)
+    weight = ops.pack_weight(q, scale, None, 8, -1, False, 256)
+    x = torch.randn(40, 256)
+    results = []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append((ops.linear_packed(x, weight, None, 300), ops.linear_w8a8_packed(x, weight, None, 300)))
+    torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))
+
+
+def test_what_is_no_packed_weight_is_refused():
+    _, q, scale, _ = quantized(6, 40)
+    weight = ops.pack_weight(q, scale, None, 8, -1, False, 40)
+    x = torch.randn(2, 40)
+    for bad, message in [
+        (q, "none that octavo::pack_weight made"),
+        (weight[:10], "none that octavo::pack_weight made"),
+        (torch.zeros_like(weight), "none that octavo::pack_weight made"),
+        (weight[:-1], "cut short"),
+    ]:
+        with pytest.raises(RuntimeError, match=message):
+            ops.linear_packed(x, bad, None, 6)
+    with pytest.raises(RuntimeError, match=r"is \[6, 40\], not \[7, 40\]"):
+        ops.linear_packed(x, weight, None, 7)
+    with pytest.raises(RuntimeError, match=r"x is \[2, 39\] and the weight \[6, 40\]"):
+        ops.linear_packed(x[:, :39], weight, None, 6)
+    with pytest.raises(RuntimeError, match="not what it is unpacked as"):
+        ops.unpack_weight(weight, 6, 40, False, -1, False)
+    with pytest.raises(RuntimeError, match="w8a8 takes symmetric 8-bit weights"):
+        _, q4, scale4, _ = quantized(6, 40, 4, group_size=8)
+        ops.linear_w8a8_packed(x, ops.pack_weight(q4, scale4, None, 4, 8, False, 40), None, 6)
+    unaligned = torch.empty(weight.numel() + 1, dtype=torch.uint8)[1:].copy_(weight)
+    with pytest.raises(RuntimeError, match="address"):
+        ops.linear_packed(x, unaligned, None, 6)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
