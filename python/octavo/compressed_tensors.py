@@ -105,6 +105,7 @@ def fill(module: QuantizedLinear, name: str, parts: dict[str, torch.Tensor]) -> 
                 f"{list(expected.shape)}"
             )
         setattr(module, leaf, tensor.reshape(expected.shape))
+    module.pack()
 
 
 def _weight(words: torch.Tensor, name: str, K: int, module: QuantizedLinear) -> torch.Tensor:

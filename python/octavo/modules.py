@@ -7,30 +7,33 @@ import torch
 from torch import nn
 
 from . import ops
-from .scheme import PER_CHANNEL, PER_TENSOR, Activation, Scheme, parse_scheme
+from .packed import PACKED_WEIGHT, PackableWeight
+from .scheme import PER_CHANNEL, Activation, Scheme, parse_scheme
 
 logger = logging.getLogger("octavo")
 
 _CLIPS = {"absmax": 0, "mse": 1, "percentile": 2}
 _RULES = {"token": 0, "batch": 1}
 _MANY_ROWS = 4096  # of a long prompt
-_OPS = {"linear": 0, "scaled_mm": 1, "linear_w4a8": 2, "linear_llm_int8": 3}
 
 
-class QuantizedLinear(nn.Module):
+class QuantizedLinear(PackableWeight):
     """y = x · ŵᵀ + bias with a quantized weight: x [..., K] float32, float16 or bfloat16 → y [..., N] of x's dtype.
 
     This class computes the weight-only schemes (w8a16, w4a16-g64-asym …); its subclasses those that also quantize
     activations. QuantizedLinear.from_linear chooses the class that a scheme needs.
 
-    The state, all of it buffers but for the bias:
+    The state, of which the bias is a parameter and the rest are buffers:
         weight_int8  int8 [N, K], uint8 when the scheme is asymmetric; or, for schemes of up to 4 bits,
         weight_int4  uint8 [N, ceil(K / 2)], two weights a byte, that of the lower k in the lower nibble, stored + 8
                      when symmetric
         scale        float32 [N]; [N, ceil(K / group_size)] in groups; [1] per tensor. No cast of the module changes its
                      dtype
         zero_point   uint8, shaped like scale; asymmetric schemes only
-        bias         a parameter [N], or None
+        bias         [N], or None
+
+    On a CPU whose kernels read packed weights the module holds one packed copy instead, and the tensors above are what
+    its attributes and state dict say: see PackableWeight.
 
     Args:
         in_features, out_features: K and N.
@@ -43,7 +46,7 @@ class QuantizedLinear(nn.Module):
     """
 
     default_scheme = "w8a16"
-    _op = "linear"
+    straight_through = False
 
     def __init__(
         self,
@@ -55,28 +58,15 @@ class QuantizedLinear(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        super().__init__()
         scheme = scheme or self.default_scheme
-        self.scheme = scheme if isinstance(scheme, Scheme) else parse_scheme(scheme)
-        needed = linear_class(self.scheme)
+        scheme = scheme if isinstance(scheme, Scheme) else parse_scheme(scheme)
+        needed = linear_class(scheme)
         if needed._op != self._op:
-            raise ValueError(f"{type(self).__name__} does not compute {self.scheme}; {needed.__name__} does")
-        self.in_features = in_features
-        self.out_features = out_features
-        self.dtype = dtype or torch.get_default_dtype()
-
-        N, K = out_features, in_features
-        group_size = self.scheme.group_size
-        scale_shape = (1,) if group_size == PER_TENSOR else (N,) if group_size < 0 else (N, self.scheme.groups(K))
-        weight_shape = (N, (K + 1) // 2) if self.scheme.packed else (N, K)
-        weight_dtype = torch.int8 if self.scheme.symmetric and not self.scheme.packed else torch.uint8
-        self.register_buffer(self._weight_name, torch.empty(weight_shape, dtype=weight_dtype, device=device))
-        self.register_buffer("scale", torch.empty(scale_shape, dtype=torch.float32, device=device))
-        zero_point = None if self.scheme.symmetric else torch.empty(scale_shape, dtype=torch.uint8, device=device)
-        self.register_buffer("zero_point", zero_point)
-        self.register_parameter("bias", nn.Parameter(torch.zeros(N, dtype=self.dtype, device=device)) if bias else None)
-        self._has_weight = self.scale.is_meta
-        self._announced = False
+            raise ValueError(f"{type(self).__name__} does not compute {scheme}; {needed.__name__} does")
+        dtype = dtype or torch.get_default_dtype()
+        super().__init__(out_features, in_features, scheme, dtype, device)
+        bias = nn.Parameter(torch.zeros(out_features, dtype=dtype, device=device)) if bias else None
+        self.register_parameter("bias", bias)
 
     @classmethod
     def from_linear(
@@ -140,7 +130,7 @@ class QuantizedLinear(nn.Module):
         expected = (self.out_features, self.in_features)
         if tuple(weight.shape) != expected:
             raise ValueError(f"expected a weight of shape {list(expected)}, not {list(weight.shape)}")
-        self._set_weight(weight if self.scale.is_meta else weight.to(self.scale.device), clip, percentile)
+        self._set_weight(weight if self._device.type == "meta" else weight.to(self._device), clip, percentile)
 
     def _set_weight(self, weight: torch.Tensor, clip: str, percentile: float) -> None:
         if clip not in _CLIPS:
@@ -155,56 +145,63 @@ class QuantizedLinear(nn.Module):
             percentile,
             torch.float32,
         )
-        setattr(self, self._weight_name, torch.ops.octavo.pack(q) if scheme.packed else q)
-        self.scale = scale.reshape(self.scale.shape)
-        if not scheme.symmetric:
-            self.zero_point = zero_point.reshape(self.scale.shape)
+        q = torch.ops.octavo.pack(q) if scheme.packed else q
+        self._hold_row_major(self._named(q, scale, None if scheme.symmetric else zero_point))
         self._has_weight = True
-
-    @property
-    def _weight_name(self) -> str:
-        return "weight_int4" if self.scheme.packed else "weight_int8"
-
-    @property
-    def _q(self) -> torch.Tensor:
-        return getattr(self, self._weight_name)
+        self.pack()
 
     @property
     def weight(self) -> torch.Tensor:
         """The dequantized weight [N, K] in the module's dtype: computed at each access, for inspection and for code
         that asks a Linear for its weight's dtype, device or shape."""
-        s = self.scheme
-        return torch.ops.octavo.dequantize(
-            self._q, self.scale, self.zero_point, s.num_bits, s.group_size, s.packed, self.in_features, self.dtype
-        )
+        return self._dequantized(self.dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        packed = self._buffers.get(PACKED_WEIGHT)
+        if packed is None and not (self._settled or torch.compiler.is_compiling()):
+            self.pack()
+            packed = self._packed
+        if packed is None:
+            return self._row_major_forward(x)
+        bias = self._parameters["bias"]
+        arguments = (x, packed, bias, self.out_features, *self._options())
+        if torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
+            return ops.packed_product_with_gradient(self._op, *arguments, straight_through=self.straight_through)
+        return ops.PACKED_PRODUCTS[self._op](*arguments)
+
+    def _options(self) -> tuple:
+        """Arguments that only this class's product has."""
+        return ()
+
+    def _row_major_forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self._has_weight:
             raise RuntimeError(
                 f"{type(self).__name__} has no weight yet: call quantize_weights or load a state_dict first"
             )
-        if not torch.compiler.is_compiling() and not self._announced:
-            self._announced = True
-            shape = (self.out_features, self.in_features)
-            kernel = self._kernel(x.dtype, _MANY_ROWS)
-            _announce_fallback(type(self).__name__, kernel, self.scheme, *shape, x.dtype)
-        return self._product(x)
+        q, scale, zero_point = self._row_major().values()
+        return self._row_major_product(x, q, scale, zero_point)
 
-    def _product(self, x: torch.Tensor) -> torch.Tensor:
+    def _row_major_product(self, x, q, scale, zero_point) -> torch.Tensor:
         s = self.scheme
-        return torch.ops.octavo.linear(
-            x, self._q, self.scale, self.zero_point, self.bias, s.num_bits, s.group_size, s.packed
-        )
+        return torch.ops.octavo.linear(x, q, scale, zero_point, self.bias, s.num_bits, s.group_size, s.packed)
+
+    def pack(self) -> None:
+        super().pack()
+        if self._settled and self._packed is None:
+            kernel = self._kernel(self.dtype, _MANY_ROWS)
+            shape = (self.out_features, self.in_features)
+            _announce_fallback(type(self).__name__, kernel, self.scheme, *shape, self.dtype)
 
     def _kernel(self, dtype: torch.dtype, rows: int = 1) -> str:
         """Name of the kernel that a product with rows of x of this dtype runs on; "" when there is none."""
-        if self.scale.is_meta:
+        s, device = self.scheme, self._device
+        if device.type == "meta":
             return ""
-        s = self.scheme
+        layout = ops.ROW_MAJOR if self._packed is None else ops.PACKED
         shape = (rows, self.out_features, self.in_features)
         try:
             return torch.ops.octavo.select_kernel(
-                _OPS[self._op], dtype, s.num_bits, s.symmetric, s.group_size, s.packed, *shape, self.scale.is_cuda
+                self._op, dtype, s.num_bits, s.symmetric, s.group_size, s.packed, layout, *shape, device.type == "cuda"
             )
         except RuntimeError:
             return ""
@@ -215,20 +212,6 @@ class QuantizedLinear(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
             f"scheme={self.scheme}" + (f", kernel={kernel}" if kernel else "")
         )
-
-    def _apply(self, fn, recurse=True):
-        # .half(), .to(dtype) and the like cast every floating-point tensor; scales follow to the device alone.
-        scale = self.scale
-        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=scale.device)).dtype
-        super()._apply(fn, recurse)
-        if self.scale.dtype != scale.dtype:
-            self.scale = scale.to(self.scale.device)
-        return self
-
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self.scale = self.scale.float()  # with assign=True it has the dtype of the file
-        self._has_weight |= prefix + "scale" in state_dict
 
 
 class Int8Linear(QuantizedLinear):
@@ -262,15 +245,14 @@ class _IntegerLinear(QuantizedLinear):
         super().__init__(in_features, out_features, bias, scheme, **factory)
         self.straight_through = straight_through
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def _row_major_forward(self, x: torch.Tensor) -> torch.Tensor:
         if not (self.straight_through and torch.is_grad_enabled()):
-            return super().forward(x)
+            return super()._row_major_forward(x)
         with torch.no_grad():
-            y = super().forward(x)
+            y = super()._row_major_forward(x)
         s = self.scheme
-        return ops.AttachGradient.apply(
-            x, self.bias, y, self._q, self.scale, self.zero_point, s.num_bits, s.group_size, s.packed
-        )
+        weight = self._row_major().values()
+        return ops.AttachGradient.apply(x, self.bias, y, *weight, s.num_bits, s.group_size, s.packed)
 
 
 class DynamicInt8Linear(_IntegerLinear):
@@ -282,11 +264,11 @@ class DynamicInt8Linear(_IntegerLinear):
     """
 
     default_scheme = "w8a8"
-    _op = "scaled_mm"
+    _op = ops.SCALED_MM
 
-    def _product(self, x: torch.Tensor) -> torch.Tensor:
-        q, scale = torch.ops.octavo.quantize_per_token(x.reshape(-1, x.shape[-1]), PER_CHANNEL)
-        y = torch.ops.octavo.scaled_mm(q, self._q, scale, self.scale, self.bias, x.dtype)
+    def _row_major_product(self, x, q, scale, zero_point):
+        x_q, x_scale = torch.ops.octavo.quantize_per_token(x.reshape(-1, x.shape[-1]), PER_CHANNEL)
+        y = torch.ops.octavo.scaled_mm(x_q, q, x_scale, scale, self.bias, x.dtype)
         return y.reshape(*x.shape[:-1], self.out_features)
 
 
@@ -299,13 +281,11 @@ class W4A8Linear(_IntegerLinear):
     """
 
     default_scheme = "w4a8-g128"
-    _op = "linear_w4a8"
+    _op = ops.LINEAR_W4A8
 
-    def _product(self, x: torch.Tensor) -> torch.Tensor:
+    def _row_major_product(self, x, q, scale, zero_point):
         s = self.scheme
-        return torch.ops.octavo.linear_w4a8(
-            x, self._q, self.scale, self.zero_point, self.bias, s.num_bits, s.group_size, s.packed
-        )
+        return torch.ops.octavo.linear_w4a8(x, q, scale, zero_point, self.bias, s.num_bits, s.group_size, s.packed)
 
 
 class LLMInt8Linear(_IntegerLinear):
@@ -320,7 +300,7 @@ class LLMInt8Linear(_IntegerLinear):
     """
 
     default_scheme = "llm.int8"
-    _op = "linear_llm_int8"
+    _op = ops.LINEAR_LLM_INT8
 
     def __init__(self, in_features, out_features, bias=True, scheme=None, *, threshold=6.0, rule="token", **options):
         super().__init__(in_features, out_features, bias, scheme, **options)
@@ -331,8 +311,11 @@ class LLMInt8Linear(_IntegerLinear):
         self.threshold = float(threshold)
         self.rule = rule
 
-    def _product(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.octavo.linear_llm_int8(x, self._q, self.scale, self.bias, self.threshold, _RULES[self.rule])
+    def _options(self):
+        return (self.threshold, _RULES[self.rule])
+
+    def _row_major_product(self, x, q, scale, zero_point):
+        return torch.ops.octavo.linear_llm_int8(x, q, scale, self.bias, *self._options())
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, threshold={self.threshold:g}, rule={self.rule}"

@@ -6,6 +6,8 @@ import weakref
 
 import pytest
 import torch
+import torch._dynamo.testing
+from tiny_models import llama
 from torch import nn
 
 import octavo
@@ -117,7 +119,8 @@ def test_linears_that_share_a_weight_share_the_quantized_one():
     exact = {name: module(x) for name, module in model.items()}
     coverage = octavo.quantize_model(model)
     assert (len(coverage.quantized), coverage.quantized_weights) == (3, 64)
-    assert model["a"].weight_int8 is model["b"].weight_int8 is model["c"].weight_int8
+    a, b, c = (dict(model[name].named_buffers()) for name in "abc")
+    assert a and all(a[name] is b[name] is c[name] for name in a)
     for name, module in model.items():
         torch.testing.assert_close(module(x), exact[name], atol=0.02, rtol=0)
 
@@ -244,6 +247,34 @@ def test_quantizing_twice_changes_nothing():
     assert kinds(model) == before
     assert coverage.quantized == []
     assert Int8Linear not in before.values()
+
+
+@torch.no_grad()
+def decode(model, step, prompt, new_tokens):
+    """Logits of greedy decoding with a static cache: the prompt by the model, every further token by `step`."""
+    from transformers import StaticCache
+
+    cache = StaticCache(config=model.config, max_cache_len=prompt.shape[1] + new_tokens)
+    logits = [model(prompt, past_key_values=cache, cache_position=torch.arange(prompt.shape[1])).logits[:, -1]]
+    for position in range(prompt.shape[1], prompt.shape[1] + new_tokens - 1):
+        ids = logits[-1].argmax(-1, keepdim=True)
+        logits.append(step(input_ids=ids, past_key_values=cache, cache_position=torch.tensor([position])).logits[:, -1])
+    return torch.stack(logits)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "backend"), [("w8a16", "inductor"), ("w8a8", "aot_eager"), ("w4a8-g32", "aot_eager")]
+)
+def test_decoding_with_a_static_cache_is_one_graph(scheme, backend):
+    model = llama()
+    octavo.quantize_model(model, scheme)
+    torch.compiler.reset()
+    graphs = torch._dynamo.testing.CompileCounterWithBackend(backend)
+    step = torch.compile(model, fullgraph=True, backend=graphs)
+    torch.testing.assert_close(decode(model, step, TOKENS[:1], 6), decode(model, model, TOKENS[:1], 6))
+    assert graphs.frame_count == 1
+    nodes = [str(node.target) for node in graphs.graphs[0].graph.nodes]
+    assert sum(name.startswith("octavo.") for name in nodes) >= 2 * 7
 
 
 def test_a_converted_model_compiles():
