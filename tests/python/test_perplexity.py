@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from tiny_models import TEXT, VOCABULARY, byte_tokenizer, llama
+from tiny_models import SETTINGS, TEXT, VOCABULARY, byte_tokenizer, llama
 from torch.nn import functional as F
 from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
 
@@ -29,34 +29,12 @@ def gpt2():
 
 def gemma2():
     """Caps its logits after the output embeddings."""
-    return Gemma2ForCausalLM(
-        Gemma2Config(
-            vocab_size=VOCABULARY,
-            hidden_size=32,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            final_logit_softcapping=2.0,
-            initializer_range=0.3,
-        )
-    )
+    return Gemma2ForCausalLM(Gemma2Config(**SETTINGS, head_dim=8, final_logit_softcapping=2.0))
 
 
 def cohere():
     """Scales its logits after the output embeddings."""
-    return CohereForCausalLM(
-        CohereConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=32,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-            logit_scale=0.25,
-            initializer_range=0.3,
-        )
-    )
+    return CohereForCausalLM(CohereConfig(**SETTINGS, logit_scale=0.25))
 
 
 @pytest.mark.parametrize("make", [llama, gpt2, gemma2, cohere])

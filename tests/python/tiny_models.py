@@ -25,22 +25,25 @@ def byte_tokenizer(order: int = 1, chat: bool = False) -> PreTrainedTokenizerFas
     return tokenizer
 
 
+# What the configurations of Llama's relatives have in common.
+SETTINGS = dict(
+    vocab_size=VOCABULARY,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    initializer_range=0.3,  # the default makes every next token nearly equally likely
+    bos_token_id=1,
+    eos_token_id=0,
+    pad_token_id=0,
+)
+
+
 def llama(seed: int = 0, **config) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    settings = dict(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.3,  # the default makes every next token nearly equally likely
-        bos_token_id=1,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    return LlamaForCausalLM(LlamaConfig(**settings | config)).eval()
+    return LlamaForCausalLM(LlamaConfig(**SETTINGS | config)).eval()
 
 
 def save(path: Path, model, tokenizer) -> Path:
