@@ -56,6 +56,8 @@ Status needs_avx512_bf16() {
   return unsupported("this processor has no AVX-512-BF16");
 }
 
+// Why a row does not run a problem. Rows of packed weights refuse in plain words: what a decoding model asks of the table
+// takes some 40 ns then, and 150 more for every text that is put together.
 std::string any_problem(const Problem&) { return {}; }
 
 std::string needs_bytes(const Problem& p) {
@@ -68,16 +70,12 @@ std::string needs_nibbles(const Problem& p) {
 
 // Packed weights hold one a byte or two a byte by their bits alone.
 std::string needs_more_than_4_bits(const Problem& p) {
-  return p.format.num_bits <= 4 ? format_text("weights have {} bits, it is for 5 to 8", p.format.num_bits) : "";
+  return p.format.num_bits <= 4 ? "weights have no more than 4 bits" : "";
 }
 
-std::string needs_4_bits(const Problem& p) {
-  return p.format.num_bits > 4 ? format_text("weights have {} bits, it is for up to 4", p.format.num_bits) : "";
-}
+std::string needs_4_bits(const Problem& p) { return p.format.num_bits > 4 ? "weights have more than 4 bits" : ""; }
 
-std::string needs_bf16_x(const Problem& p) {
-  return p.activation != DType::kBFloat16 ? format_text("x is {}, it takes bfloat16", to_string(p.activation)) : "";
-}
+std::string needs_bf16_x(const Problem& p) { return p.activation != DType::kBFloat16 ? "x is not bf16" : ""; }
 
 std::string needs_bf16_x_and_more_than_4_bits(const Problem& p) {
   std::string reason = needs_bf16_x(p);
@@ -267,7 +265,7 @@ Result<const Kernel*> find_kernel(const Problem& problem) {
 
 const Kernel& first_kernel(const Problem& problem) {
   for (const Kernel& kernel : kTable) {
-    if (reason_against(kernel, problem).empty()) return kernel;
+    if (runs(kernel, problem)) return kernel;
   }
   std::abort();  // a row asks for a product that no row computes
 }
