@@ -6,33 +6,15 @@ Prints the table. With a machine's name (its chip, e.g. epyc-zen3-2c), writes be
 """
 
 import argparse
-import datetime
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from common import ROOT, facts, record, results_folder
+
 PROGRAM = ROOT / "build" / "dev" / "bench" / "quantize_bench"
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def facts(machine: str) -> dict:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return {
-        "machine": machine,
-        "cpu": cpu_name(),
-        "commit": commit.stdout.strip(),
-        "date": datetime.date.today().isoformat(),
-        "command": f"python bench/quantize.py --machine {machine}",
-    }
 
 
 def draw(rows: list[dict], title: str, file: Path) -> None:
@@ -70,10 +52,9 @@ def main() -> int:
         subprocess.run([PROGRAM, figures], check=True)
         rows = json.loads(figures.read_text())["rows"]
     if machine is not None:
-        results = ROOT / "bench" / "results" / machine
-        results.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**facts(machine), "rows": rows}, indent=1)
-        (results / "quantize.json").write_text(text + "\n")
+        results = results_folder(machine)
+        command = f"python bench/quantize.py --machine {machine}"
+        record(results / "quantize.json", {**facts(machine, command), "rows": rows})
         draw(rows, f"Quantizing weights, {machine}", results / "quantize.png")
     return 0
 

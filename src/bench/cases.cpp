@@ -46,6 +46,7 @@ Result<std::vector<Shape>> parse_shape(std::string_view text, const std::vector<
   std::vector<Shape> shapes;
   if (sizes.size() == 3) return std::vector<Shape>{{sizes[0], sizes[1], sizes[2]}};
   if (sizes.size() != 2) return wrong;
+  shapes.reserve(rows.size());
   for (const std::int64_t M : rows) shapes.push_back({M, sizes[0], sizes[1]});
   return shapes;
 }

@@ -63,6 +63,7 @@ std::vector<Roof> measure_roofs(int threads) {
   for (const Unit& unit : units()) {
     if (!unit.usable()) continue;
     std::vector<double> seconds;
+    seconds.reserve(kRepeats);
     for (int i = 0; i < kRepeats; ++i) seconds.push_back(1e12 / multiply_rate(unit, *pool));
     roofs.push_back(roof_of(unit.name, 1, "TOPS", seconds));
   }

@@ -72,6 +72,7 @@ std::vector<CacheLevel> cache_levels(const std::filesystem::path& root, const st
     }
   }
   std::vector<CacheLevel> levels;
+  levels.reserve(bytes.size());
   for (const auto& [level, size] : bytes) levels.push_back({level, size, static_cast<int>(different[level].size())});
   return levels;
 }

@@ -1,0 +1,45 @@
+"""What the benchmarks share: facts about the machine, medians, and where results are recorded."""
+
+import datetime
+import json
+import statistics
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def facts(machine: str, command: str) -> dict:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return {
+        "machine": machine,
+        "cpu": cpu_name(),
+        "commit": commit.stdout.strip(),
+        "date": datetime.date.today().isoformat(),
+        "command": command,
+    }
+
+
+def results_folder(machine: str) -> Path:
+    folder = ROOT / "bench" / "results" / machine
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def record(file: Path, content: dict) -> None:
+    file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def median_and_spread(seconds: list[float]) -> tuple[float, float]:
+    """The median, and (largest - least) / median of the middle half."""
+    ordered = sorted(seconds)
+    n = len(ordered)
+    median = statistics.median(ordered)
+    return median, (ordered[n - 1 - n // 4] - ordered[n // 4]) / median

@@ -1,0 +1,74 @@
+"""Draws how near the roof the products come."""
+
+from pathlib import Path
+
+from .contender import FAMILIES
+
+OURS, PEER = "#1b7f5c", "#b0b0b0"
+
+
+def best(rows: list[dict], ours: bool) -> dict | None:
+    """The fastest of ours, or of the peers."""
+    return min((row for row in rows if row["ours"] == ours), key=lambda row: row["us"], default=None)
+
+
+def conditions(rows: list[dict], **fixed) -> list[tuple]:
+    """(N, K, M), each once, in the order in which they were measured."""
+    return list(
+        dict.fromkeys(
+            (row["N"], row["K"], row["M"]) for row in rows if all(row[key] == value for key, value in fixed.items())
+        )
+    )
+
+
+def draw(rows: list[dict], title: str, file: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    families = [family for family in FAMILIES if any(row["family"] == family for row in rows)]
+    threads = sorted({row["threads"] for row in rows})
+    width = 3 + 0.32 * len(conditions(rows)) * len(threads)
+    figure, axes = plt.subplots(
+        len(families), len(threads), figsize=(width, 2.4 * len(families) + 1), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for line, family in zip(axes, families, strict=True):
+        for axis, count in zip(line, threads, strict=True):
+            members = [row for row in rows if row["family"] == family and row["threads"] == count]
+            places = conditions(members)
+            for ours, color, offset in ((True, OURS, -0.2), (False, PEER, 0.2)):
+                for index, place in enumerate(places):
+                    row = best([row for row in members if (row["N"], row["K"], row["M"]) == place], ours)
+                    if row is not None:
+                        axis.bar(index + offset, 100 * row["roof_fraction"], width=0.4, color=color)
+            axis.set_xticks(range(len(places)), [f"{N}x{K}, {M}" for N, K, M in places], rotation=90, fontsize=7)
+            axis.set_title(f"{FAMILIES[family]}, {count} thread{'s' if count > 1 else ''}", loc="left", fontsize=9)
+            axis.axhline(100, color="black", linewidth=0.5)
+            axis.spines[["top", "right"]].set_visible(False)
+        line[0].set_ylabel("% of the roof", fontsize=8)
+    handles = [plt.Rectangle((0, 0), 1, 1, color=OURS), plt.Rectangle((0, 0), 1, 1, color=PEER)]
+    figure.legend(handles, ["octavo", "best peer"], loc="outside upper right", ncols=2, frameon=False, fontsize=9)
+    figure.suptitle(f"{title}: N x K, M on cold weights", x=0.01, ha="left", fontsize=11)
+    figure.savefig(file, dpi=130)
+
+
+def summary(rows: list[dict]) -> str:
+    """One line for each condition and family: our best, the best peer, and how much faster ours is."""
+    lines = []
+    for family in FAMILIES:
+        for threads in sorted({row["threads"] for row in rows}):
+            members = [row for row in rows if row["family"] == family and row["threads"] == threads]
+            for place in conditions(members):
+                here = [row for row in members if (row["N"], row["K"], row["M"]) == place]
+                ours, peer = best(here, True), best(here, False)
+                if ours is None or peer is None:
+                    continue
+                N, K, M = place
+                lines.append(
+                    f"{family:6} {M:4} {N:6} {K:6} {threads:2}  {peer['us'] / ours['us']:5.2f}x"
+                    f"  {100 * ours['roof_fraction']:4.0f} % of {ours['roof']:14} {ours['kernel']:28}"
+                    f" beside {peer['kernel']}"
+                )
+    return "\n".join(lines)
