@@ -4,13 +4,9 @@
 
 #include "bench/roofs.h"
 #include "bench/timing.h"
+#include "core/amx.h"
 #include "core/cpu_features.h"
 #include "core/simd.h"
-
-#if defined(__x86_64__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 namespace octavo::bench {
 namespace {
@@ -79,31 +75,17 @@ OCTAVO_MULTIPLY_LOOP(bf16_zmm, "zmm", "vdpbf16ps %%zmm15, %%zmm15, %%zmm\\sum")
 constexpr std::int64_t kTileSteps = 1 << 13;
 constexpr double kTileBytes = 16.0 * 64;
 
-struct alignas(64) TileConfig {
-  std::uint8_t palette = 1;
-  std::uint8_t start_row = 0;
-  std::uint8_t reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-// A process asks once for the tiles' state; every thread then configures its own.
-bool ask_for_tiles() {
-#if defined(__linux__)
-  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
-  constexpr int kTileData = 18;
-  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-  return granted;
-#else
-  return false;
-#endif
+TileConfig full_tiles() {
+  TileConfig config;
+  for (int tile = 0; tile < 8; ++tile) config.set(tile, 16, 64);
+  return config;
 }
 
 #define OCTAVO_TILE_LOOP(NAME, TARGET, MULTIPLY)                   \
   TARGET void NAME() {                                             \
-    static constexpr TileConfig kConfig;                           \
+    static const TileConfig config = full_tiles();                 \
     alignas(64) static constexpr std::uint8_t kZero[64 * 16] = {}; \
-    _tile_loadconfig(&kConfig);                                    \
+    _tile_loadconfig(&config);                                     \
     _tile_zero(0);                                                 \
     _tile_zero(1);                                                 \
     _tile_zero(2);                                                 \
@@ -134,11 +116,11 @@ constexpr double tile_operations(double bytes_per_element) {
 
 const Unit kUnits[] = {
 #if defined(__x86_64__)
-    {"tdpbusd", "int8", [] { return cpu_features().amx_int8 && ask_for_tiles(); }, tile_operations(1), amx_int8},
+    {"tdpbusd", "int8", [] { return cpu_features().amx_int8 && amx_permitted(); }, tile_operations(1), amx_int8},
     {"vpdpbusd zmm", "int8", [] { return cpu_features().avx512_vnni; }, operations(128), vnni_zmm},
     {"vpdpbusd ymm", "int8", [] { return cpu_features().avx_vnni; }, operations(64), vnni_ymm},
     {"vpmaddwd ymm", "int8", [] { return cpu_features().avx2; }, operations(32), madd_ymm},
-    {"tdpbf16ps", "bf16", [] { return cpu_features().amx_bf16 && ask_for_tiles(); }, tile_operations(2), amx_bf16},
+    {"tdpbf16ps", "bf16", [] { return cpu_features().amx_bf16 && amx_permitted(); }, tile_operations(2), amx_bf16},
     {"vdpbf16ps zmm", "bf16", [] { return cpu_features().avx512_bf16; }, operations(64), bf16_zmm},
     {"vfmadd zmm", "fp32", [] { return cpu_features().avx512; }, operations(32), fma_zmm},
     {"vfmadd ymm", "fp32", [] { return cpu_features().avx2; }, operations(16), fma_ymm},
