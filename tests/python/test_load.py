@@ -124,6 +124,9 @@ def test_loaded_model_is_the_one_that_was_written(tmp_path, scheme):
     for name, tensor in loaded.state_dict().items():
         assert tensor.dtype == expected[name].dtype, name
         assert torch.equal(tensor, expected[name]), name
+    held, made = dict(loaded.named_buffers()), dict(model.named_buffers())
+    assert held.keys() == made.keys()  # packed before the first forward where kernels read packed weights
+    assert all(torch.equal(tensor, made[name]) for name, tensor in held.items())
     assert torch.equal(logits(loaded), logits(model))
 
 

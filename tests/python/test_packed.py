@@ -6,6 +6,8 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from tiny_models import llama
 from torch import nn
 
 import octavo
@@ -263,6 +265,25 @@ def test_a_module_that_is_not_packed_yet_compiles(linear, scheme):
         fresh(x)  # packs, so the next call compiles again
         assert is_packed(fresh)
         assert torch.equal(compiled(x), module(x))
+
+
+def test_models_hold_and_save_one_copy(tmp_path):
+    model = llama()
+    row_major = {name: tensor for name, tensor in model.state_dict().items() if "proj" not in name}
+    octavo.quantize_model(model)
+    modules = {name: m for name, m in model.named_modules() if isinstance(m, QuantizedLinear)}
+    assert all(map(is_packed, modules.values()))
+    packed = sum(ops.packed_size(8, True, -1, m.out_features, m.in_features) for m in modules.values())
+    others = {id(tensor): tensor.nbytes for tensor in row_major.values()}
+    rotary = sum(buffer.nbytes for name, buffer in model.named_buffers() if "rotary" in name)
+    assert model.get_memory_footprint() == packed + sum(others.values()) + rotary
+
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    for name, m in modules.items():
+        assert torch.equal(saved[f"{name}.weight_int8"], m.weight_int8)
+        assert torch.equal(saved[f"{name}.scale"], m.scale)
+    assert not any("packed" in name for name in saved)
 
 
 def test_an_offloaded_model_computes_the_same(linear):
