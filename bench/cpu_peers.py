@@ -129,7 +129,8 @@ def measure(layer: Layer, M: int, contenders: list[Contender], roofs: LayerRoofs
             roof, roof_seconds = roofs.roof(family, contender.operands, operations)
             rows.append(
                 {
-                    "kernel": contender.name,
+                    "name": contender.name,
+                    "kernel": contender.kernel(M) if contender.kernel is not None else contender.name,
                     "ours": is_ours(contender),
                     **contender.facts,
                     "family": family,
@@ -158,7 +159,7 @@ def print_rows(rows: list[dict]) -> None:
         for row in members:
             mark = "*" if row["ours"] else " "
             print(
-                f"{family:6} {row['M']:4} {row['N']:6} {row['K']:6} {row['threads']:2}  {mark} {row['kernel']:30}"
+                f"{family:6} {row['M']:4} {row['N']:6} {row['K']:6} {row['threads']:2}  {mark} {row['name']:30}"
                 f" {row['activation']:9}{row['us']:11.1f} us {100 * row['spread']:4.0f} % {row['gbps']:7.2f} GB/s"
                 f" {row['tops']:6.3f} TOPS {100 * row['roof_fraction']:4.0f} % of {row['roof']}"
             )

@@ -24,6 +24,7 @@ class Contender:
     copies: int
     ready: Callable[[int], Callable[[int], object]]
     facts: dict = field(default_factory=dict)  # ours: scheme, op
+    kernel: Callable[[int], str] | None = None  # M -> what the library calls the kernel that it runs
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Ours, through the operators of torch.ops.octavo: packed weights, threads of torch."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -60,9 +61,8 @@ def _packed(layer: Layer, q, scale, op: int, bits: int, group: int):
     values = dict(q=q, scale=scale, zero_point=None, num_bits=bits, group_size=group, packed=bits < 8, K=layer.K)
     first = pack(*_arguments(pack, **values))
     copies = [first] + [pack(*_arguments(pack, **values)) for _ in range(layer.copies(first.numel()) - 1)]
-    product = torch.ops.octavo.linear_packed.default
-    fixed = dict(bias=None, op=op, N=layer.N, num_bits=bits, symmetric=True, group_size=group, threshold=6.0, rule=0)
-    rest = _arguments(product, x=None, weight=None, **fixed)[2:]
+    product = getattr(torch.ops.octavo, OP_NAMES[op] + "_packed").default
+    rest = _arguments(product, x=None, weight=None, bias=None, N=layer.N, threshold=6.0, rule=0)[2:]
     return copies, first.numel(), lambda x, weight: product(x, weight, *rest)
 
 
@@ -85,12 +85,28 @@ def _row_major(layer: Layer, q, scale, op: int, bits: int, group: int):
     return copies, weight_bytes, products[op]
 
 
+def _kernel(layer: Layer, op: int, bits: int, group: int, dtype: torch.dtype, M: int) -> str:
+    """The row of the kernel table; "unknown" for a library whose select_kernel asks for something else."""
+    select = torch.ops.octavo.select_kernel.default
+    activation = torch.int8 if op == SCALED_MM else dtype
+    values = dict(op=op, activation=activation, num_bits=bits, symmetric=True, group_size=group, packed=bits < 8)
+    values |= dict(layout=int(_has_packed()), M=M, N=layer.N, K=layer.K, cuda=False)
+    try:
+        return select(*_arguments(select, **values))
+    except (KeyError, RuntimeError):
+        return "unknown"
+
+
+def _has_packed() -> bool:
+    return hasattr(torch.ops.octavo, "linear_w8a8_packed")
+
+
 def contenders(layer: Layer) -> list[Contender]:
     torch.set_num_threads(layer.threads)
     made = []
     for scheme, family, op, bits, group, dtypes in SCHEMES:
         q, scale = _weight(layer, bits, group)
-        make = _packed if hasattr(torch.ops.octavo, "pack_weight") else _row_major
+        make = _packed if _has_packed() else _row_major
         copies, weight_bytes, product = make(layer, q, scale, op, bits, group)
         for dtype in dtypes:
 
@@ -101,6 +117,9 @@ def contenders(layer: Layer) -> list[Contender]:
             activation = str(dtype).removeprefix("torch.")
             name = f"octavo {scheme} {activation}"
             facts = {"scheme": scheme, "op": OP_NAMES[op]}
+            kernel = partial(_kernel, layer, op, bits, group, dtype)
             operands = "int8" if op != LINEAR else {torch.bfloat16: "bf16"}.get(dtype, "fp32")
-            made.append(Contender(name, (family,), activation, operands, weight_bytes, len(copies), ready, facts))
+            made.append(
+                Contender(name, (family,), activation, operands, weight_bytes, len(copies), ready, facts, kernel)
+            )
     return made

@@ -77,7 +77,7 @@ def summary(rows: list[dict]) -> str:
                 N, K, M = place
                 lines.append(
                     f"{family:6} {M:4} {N:6} {K:6} {threads:2}  {peer['us'] / ours['us']:5.2f}x"
-                    f"  {100 * ours['roof_fraction']:4.0f} % of {ours['roof']:14} {ours['kernel']:28}"
-                    f" beside {peer['kernel']}"
+                    f"  {100 * ours['roof_fraction']:4.0f} % of {ours['roof']:14} {ours['name']:28}"
+                    f" beside {peer['name']}"
                 )
     return "\n".join(lines)
