@@ -1,9 +1,10 @@
 // The measured roofs behind a C interface, so that a benchmark in Python can take them in turns with what it times.
+#include "bench/roofs.h"
+
 #include <map>
 #include <memory>
 #include <mutex>
 
-#include "bench/roofs.h"
 #include "bench/timing.h"
 #include "core/machine.h"
 

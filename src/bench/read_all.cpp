@@ -46,8 +46,9 @@ OCTAVO_AVX512 std::uint64_t read_avx512(const std::byte* data, std::int64_t line
     d = _mm512_xor_si512(d, _mm512_load_si512(data + i * kLine + 192));
   }
   for (; i < lines; ++i) a = _mm512_xor_si512(a, _mm512_load_si512(data + i * kLine));
-  return static_cast<std::uint64_t>(
-      _mm512_reduce_add_epi64(_mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d))));
+  alignas(64) std::uint64_t words[8];
+  _mm512_store_si512(words, _mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d)));
+  return words[0] ^ words[1] ^ words[2] ^ words[3] ^ words[4] ^ words[5] ^ words[6] ^ words[7];
 }
 #endif
 
