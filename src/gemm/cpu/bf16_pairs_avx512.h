@@ -2,70 +2,71 @@
 // dword of `unit` elements, pair i holds elements i and i + unit / 2, the former in the lower half.
 #pragma once
 
-#include "gemm/cpu/float_rows_avx512.h"
+#include "gemm/cpu/float_sums_avx512.h"
 
 #if defined(__x86_64__)
 
 namespace octavo::float_w {
 
-inline constexpr int kVectors = 4;  // of 16 channels in a block
-
-// Bytes. One is moved to the top of its lane and converted to float32 as an integer there: (q - z) · 2^24, so x is scaled by
-// 2^-24, which is exact but for numbers that then are subnormal, which these instructions take for 0. |q - z| < 256 leaves
-// the lower half of a float32 empty, so two make a pair.
+// Bytes. With the exponent of 2^23 or 2^15 above it, a byte at bit 0 or 8 is the lowest bits of a float32's integer part:
+// 2^23 + q + 128, say. What is too much is subtracted, exactly; |q - zero_point| < 256 leaves the lower half of a float32
+// empty, so two make a pair.
 template <bool kSymmetric>
 class Bf16W8 {
  public:
   static constexpr int kPairs = 2;  // in a dword
-  using Dwords = __m512i;           // of 16 channels
+  // Of 16 channels, and the same two bytes further: a load costs less than moving bytes in a register, and what follows the
+  // last dwords is their scales.
+  struct Dwords {
+    __m512i lower, upper;
+  };
 
   OCTAVO_AVX512_INLINE explicit Bf16W8(const Chunk& chunk) {
     if constexpr (!kSymmetric) {
-      for (int j = 0; j < kVectors; ++j) {
-        const __m512i zero = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(chunk.zero_point) + j));
-        offset_[j] =
-            _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(zero, _mm512_set1_epi32(128))), _mm512_set1_ps(0x1p24f));
-      }
+      const auto* zero_point = reinterpret_cast<const __m128i*>(chunk.zero_point);
+      set_offset<0>(_mm_loadu_si128(zero_point));
+      set_offset<1>(_mm_loadu_si128(zero_point + 1));
+      set_offset<2>(_mm_loadu_si128(zero_point + 2));
+      set_offset<3>(_mm_loadu_si128(zero_point + 3));
     }
   }
 
-  // The sign bit of q + 128 is the opposite of q's.
-  OCTAVO_AVX512_INLINE Dwords load(const std::uint32_t* q, int /*j*/) const {
-    return _mm512_xor_si512(_mm512_loadu_si512(q), _mm512_set1_epi8(-128));
+  template <int j>
+  OCTAVO_AVX512_INLINE Dwords load(const std::uint32_t* q) const {
+    return {load_once(q), load_once(reinterpret_cast<const char*>(q) + 2)};
   }
 
-  template <int I>
-  OCTAVO_AVX512_INLINE __m512i pair(Dwords v, int j) const {
-    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xff000000u));
-    __m512 first, second;
-    if constexpr (I == 0) {
-      first = _mm512_cvtepi32_ps(_mm512_slli_epi32(v, 24));
-      second = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_slli_epi32(v, 8), upper));
-    } else {
-      first = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_slli_epi32(v, 16), upper));
-      second = _mm512_cvtepi32_ps(_mm512_and_si512(v, upper));
-    }
-    if constexpr (!kSymmetric) {
-      first = _mm512_sub_ps(first, offset_[j]);
-      second = _mm512_sub_ps(second, offset_[j]);
-    }
+  // Pair I of each dword of the j-th vector of a block.
+  template <int I, int j>
+  OCTAVO_AVX512_INLINE __m512i pair(const Dwords& v) const {
+    constexpr __mmask64 kByte = I == 0 ? 0x1111111111111111 : 0x2222222222222222;
+    const __m512i exponent = _mm512_castps_si512(_mm512_set1_ps(kTooMuch<I>));
+    const __m512 offset = kSymmetric ? _mm512_set1_ps(kTooMuch<I> + 128) : offset_[I * kVectors + j];
+    const __m512i first =
+        _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(_mm512_mask_blend_epi8(kByte, exponent, v.lower)), offset));
+    const __m512i second =
+        _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(_mm512_mask_blend_epi8(kByte, exponent, v.upper)), offset));
     // Two bytes of each dword from two bytes further up in `first`, the others from `second`.
-    return _mm512_mask_alignr_epi8(_mm512_castps_si512(second), 0x3333333333333333, _mm512_castps_si512(first),
-                                   _mm512_castps_si512(first), 2);
+    return _mm512_mask_alignr_epi8(second, 0x3333333333333333, first, first, 2);
   }
 
-  // x of four elements k … k+3 as (k, k+2), (k+1, k+3), scaled; numbers below 2^-102 become 0.
+  // x of four elements k … k+3 as (k, k+2), (k+1, k+3).
   OCTAVO_AVX512_INLINE static __m512i pairs_of_x(__m512i x) {
-    const __m512i magnitude = _mm512_and_si512(x, _mm512_set1_epi16(0x7fff));
-    const __mmask32 finite = _mm512_cmplt_epu16_mask(magnitude, _mm512_set1_epi16(0x7f80));
-    const __mmask32 tiny = _mm512_cmplt_epu16_mask(magnitude, _mm512_set1_epi16(25 << 7));
-    x = _mm512_mask_sub_epi16(x, finite, x, _mm512_set1_epi16(24 << 7));
-    x = _mm512_mask_mov_epi16(x, tiny, _mm512_setzero_si512());
     return _mm512_shufflehi_epi16(_mm512_shufflelo_epi16(x, 0xd8), 0xd8);
   }
 
  private:
-  __m512 offset_[kVectors];
+  template <int I>
+  static constexpr float kTooMuch = I == 0 ? 0x1p23f : 0x1p15f;
+
+  template <int j>
+  OCTAVO_AVX512_INLINE void set_offset(__m128i zero_point) {
+    const __m512 zero = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(zero_point));
+    offset_[j] = _mm512_add_ps(zero, _mm512_set1_ps(kTooMuch<0>));
+    offset_[kVectors + j] = _mm512_add_ps(zero, _mm512_set1_ps(kTooMuch<1>));
+  }
+
+  __m512 offset_[2 * kVectors];
 };
 
 // Two nibbles, 16 bits apart, are looked up at once: VPERMW takes the lowest 5 bits of a word as index.
@@ -80,15 +81,17 @@ class Bf16W4 {
 
   OCTAVO_AVX512_INLINE explicit Bf16W4(const Chunk& chunk) : table_(table()) {
     if constexpr (!kSymmetric) {
-      for (int j = 0; j < kVectors; ++j) {
-        const __m512i zero = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(chunk.zero_point) + j));
-        offset_[j] = _mm512_mullo_epi32(_mm512_sub_epi32(_mm512_set1_epi32(16), zero), _mm512_set1_epi32(0x01010101));
-      }
+      const auto* zero_point = reinterpret_cast<const __m128i*>(chunk.zero_point);
+      offset_[0] = offset(_mm_loadu_si128(zero_point));
+      offset_[1] = offset(_mm_loadu_si128(zero_point + 1));
+      offset_[2] = offset(_mm_loadu_si128(zero_point + 2));
+      offset_[3] = offset(_mm_loadu_si128(zero_point + 3));
     }
   }
 
-  OCTAVO_AVX512_INLINE Dwords load(const std::uint32_t* q, int j) const {
-    const __m512i v = _mm512_loadu_si512(q);
+  template <int j>
+  OCTAVO_AVX512_INLINE Dwords load(const std::uint32_t* q) const {
+    const __m512i v = load_once(q);
     if constexpr (kSymmetric) {
       return {v, v};
     } else {
@@ -98,8 +101,8 @@ class Bf16W4 {
     }
   }
 
-  template <int I>
-  OCTAVO_AVX512_INLINE __m512i pair(const Dwords& v, int /*j*/) const {
+  template <int I, int j>
+  OCTAVO_AVX512_INLINE __m512i pair(const Dwords& v) const {
     __m512i index;
     if constexpr (kSymmetric) {
       index = I == 0 ? v.even : _mm512_srli_epi32(v.even, 4 * I);
@@ -116,6 +119,12 @@ class Bf16W4 {
   }
 
  private:
+  // 16 - zero_point in every byte of the channel's dword.
+  OCTAVO_AVX512_INLINE static __m512i offset(__m128i zero_point) {
+    const __m512i offset = _mm512_sub_epi32(_mm512_set1_epi32(16), _mm512_cvtepu8_epi32(zero_point));
+    return _mm512_mullo_epi32(offset, _mm512_set1_epi32(0x01010101));
+  }
+
   // As bf16: index - 8 for 4 bits of index, whatever the fifth is, or index - 16 for 5.
   OCTAVO_AVX512_INLINE static __m512i table() {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -131,39 +140,41 @@ class Bf16W4 {
   __m512i offset_[kVectors];
 };
 
+// The first `count` of 32 lanes.
+inline __mmask32 first_words(std::int64_t count) {
+  return count >= 32 ? 0xffffffffu : count <= 0 ? 0 : (std::uint32_t{1} << count) - 1;
+}
+
 // Pairs of one row of x, which is bf16, and chunk.
 template <class Weights>
 OCTAVO_AVX512 void convert_pairs(const MatrixView& x, std::int64_t m, const Chunk& chunk, std::uint32_t* out) {
   const std::uint16_t* const from = x.row<std::uint16_t>(m) + chunk.k;
   for (std::int64_t i = 0; i < chunk.padded; i += 16) {
-    const __mmask32 inside = lanes32(std::max<std::int64_t>(0, chunk.length - 2 * i));
+    const __mmask32 inside = first_words(chunk.length - 2 * i);
     const __m512i words = _mm512_maskz_loadu_epi16(inside, from + 2 * i);
-    _mm512_mask_storeu_epi32(out + i, lanes16(chunk.padded - i), Weights::pairs_of_x(words));
+    _mm512_mask_storeu_epi32(out + i, first_lanes(chunk.padded - i), Weights::pairs_of_x(words));
   }
 }
 
-template <int I, class Weights>
-OCTAVO_AVX512_INLINE void write_pair(const Weights& weights, const typename Weights::Dwords& v, int j,
-                                     std::uint32_t* panel) {
-  _mm512_store_si512(panel + I * kBlockChannels, weights.template pair<I>(v, j));
+template <int j, class Weights, int... I>
+OCTAVO_AVX512_INLINE void write_pairs(std::integer_sequence<int, I...>, const Weights& weights, const std::uint32_t* q,
+                                      std::uint32_t* panel) {
+  const typename Weights::Dwords v = weights.template load<j>(q + 16 * j);
+  (_mm512_store_si512(panel + I * kBlockChannels + 16 * j, weights.template pair<I, j>(v)), ...);
 }
 
 // The pairs of a chunk, [pair][64], with zeros up to chunk.padded.
 template <class Weights>
 OCTAVO_AVX512 void fill_panel_with_pairs(const Chunk& chunk, std::uint32_t* panel) {
+  const Indices<Weights::kPairs> pairs;
   const Weights weights(chunk);
   const std::uint32_t* q = chunk.q;
   std::uint32_t* const end = panel + chunk.padded * kBlockChannels;
   for (std::int64_t step = 0; step < chunk.steps; ++step, q += kBlockChannels, panel += Weights::kPairs * kBlockChannels) {
-    for (int j = 0; j < kVectors; ++j) {
-      const typename Weights::Dwords v = weights.load(q + 16 * j, j);
-      write_pair<0>(weights, v, j, panel + 16 * j);
-      write_pair<1>(weights, v, j, panel + 16 * j);
-      if constexpr (Weights::kPairs == 4) {
-        write_pair<2>(weights, v, j, panel + 16 * j);
-        write_pair<3>(weights, v, j, panel + 16 * j);
-      }
-    }
+    write_pairs<0>(pairs, weights, q, panel);
+    write_pairs<1>(pairs, weights, q, panel);
+    write_pairs<2>(pairs, weights, q, panel);
+    write_pairs<3>(pairs, weights, q, panel);
   }
   std::fill(panel, end, 0u);
 }

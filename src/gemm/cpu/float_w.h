@@ -6,8 +6,8 @@
 //           depend on the other rows, on tiles or on threads.
 //   tile    up to Kernel::kRows rows of x, converted and interleaved once a call: values of all its rows at one k are
 //           neighbours. A tile of few rows is multiplied with weights that are taken apart in registers.
-//   panel   chunks of 64 channels as the multiply instruction takes them, in cache: for more rows than one tile has, weights
-//           are taken apart once for all of them.
+//   panel   the chunks of a span of K as the multiply instruction takes them, in cache: for more rows than one tile has,
+//           weights are taken apart once for all of them. So x lies as [span][tile][chunk][k][row], one stream for a panel.
 //
 // A Kernel has
 //   X                 what it multiplies with: a float, or a pair of bf16 in a dword
@@ -39,7 +39,7 @@ inline constexpr std::int64_t kRowsInCache = 480;        // whose totals stay in
 inline constexpr std::int64_t kMinRowsPerItem = 48;      // that share a panel
 inline constexpr std::int64_t kWorkPerThread = 1 << 18;  // multiplications: below, waking a thread costs more than it saves
 inline constexpr std::int64_t kCacheLine = 64;
-inline constexpr std::int64_t kAhead = 1024;  // dwords: how far weights are fetched before they are used
+inline constexpr std::int64_t kAhead = 2048;  // dwords: how far weights are fetched before they are used
 
 struct Chunk {
   const std::uint32_t* q;          // [steps][64]
@@ -83,6 +83,40 @@ class Chunks {
   std::int64_t g_ = 0, step_ = 0, x_ = 0;
 };
 
+// The chunks that share a panel.
+template <class Kernel>
+struct Span {
+  Chunk chunks[Kernel::kPanel / Kernel::kPerStep];
+  std::int64_t count;
+  std::int64_t x;       // X's of a row before it
+  std::int64_t length;  // X's of a row in it
+};
+
+// The spans of a block, in order.
+template <class Kernel>
+class Spans {
+ public:
+  Spans(const Block64& shape, const std::byte* data, std::int64_t block) : chunks_(shape, data, block) {
+    more_ = chunks_.next(chunk_);
+  }
+
+  bool next(Span<Kernel>& span) {
+    if (!more_) return false;
+    span.x = chunk_.x;
+    span.count = span.length = 0;
+    for (; more_ && span.length + chunk_.padded <= Kernel::kPanel; more_ = chunks_.next(chunk_)) {
+      span.chunks[span.count++] = chunk_;
+      span.length += chunk_.padded;
+    }
+    return true;
+  }
+
+ private:
+  Chunks<Kernel> chunks_;
+  Chunk chunk_;
+  bool more_;
+};
+
 // Rows of x in tiles of almost equal size.
 class Tiles {
  public:
@@ -96,7 +130,7 @@ class Tiles {
 };
 
 inline void prefetch(const void* begin, std::int64_t bytes) {
-  for (std::int64_t i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(static_cast<const char*>(begin) + i, 0, 2);
+  for (std::int64_t i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(static_cast<const char*>(begin) + i);
 }
 
 template <class Kernel>
@@ -143,23 +177,28 @@ class Product {
     return length;
   }
 
-  X* tile(std::int64_t t) const { return x_.data() + tiles_.first(t) * length_; }
+  // Where tile t begins in a span.
+  X* tile(std::int64_t t, const Span<Kernel>& span) const {
+    return x_.data() + span.x * tiles_.first(tiles_.count()) + tiles_.first(t) * span.length;
+  }
 
   void pack_tile(std::int64_t t) {
-    X* const out = tile(t);
     const std::int64_t first = tiles_.first(t), rows = tiles_.rows(t);
-    Chunk chunk;
-    for (Chunks<Kernel> chunks(shape_, a_.packed.data.data(), 0); chunks.next(chunk);) {
-      X* const to = out + chunk.x * rows;
-      for (std::int64_t i = 0; i < rows; ++i) {
-        if (first + i >= a_.x.rows) {
-          std::memset(to + i * chunk.padded, 0, static_cast<std::size_t>(chunk.padded) * sizeof(X));
-        } else if (Kernel::kRowMajor || rows == 1) {
-          Kernel::convert(a_.x, first + i, chunk, to + i * chunk.padded);
-        } else {
-          alignas(kCacheLine) X values[kChunk];
-          Kernel::convert(a_.x, first + i, chunk, values);
-          for (std::int64_t k = 0; k < chunk.padded; ++k) to[k * rows + i] = values[k];
+    Span<Kernel> span;
+    for (Spans<Kernel> spans(shape_, a_.packed.data.data(), 0); spans.next(span);) {
+      for (std::int64_t c = 0; c < span.count; ++c) {
+        const Chunk& chunk = span.chunks[c];
+        X* const to = tile(t, span) + (chunk.x - span.x) * rows;
+        for (std::int64_t i = 0; i < rows; ++i) {
+          if (first + i >= a_.x.rows) {
+            std::memset(to + i * chunk.padded, 0, static_cast<std::size_t>(chunk.padded) * sizeof(X));
+          } else if (Kernel::kRowMajor || rows == 1) {
+            Kernel::convert(a_.x, first + i, chunk, to + i * chunk.padded);
+          } else {
+            alignas(kCacheLine) X values[kChunk];
+            Kernel::convert(a_.x, first + i, chunk, values);
+            for (std::int64_t k = 0; k < chunk.padded; ++k) to[k * rows + i] = values[k];
+          }
         }
       }
     }
@@ -180,25 +219,10 @@ class Product {
     }
   }
 
-  // What is in a panel.
-  struct Strip {
-    const float* scale;
-    std::int64_t x, padded;
-  };
-  static constexpr std::int64_t kPanel = Kernel::kPanel;  // X's of a channel
-  struct Panel {
-    AlignedBuffer<X> data{kPanel * kBlockChannels};
-    Strip strips[kPanel / Kernel::kPerStep];
-    std::int64_t count = 0;
-    std::int64_t used = 0;
-    const std::uint32_t* next = nullptr;  // the weights behind those in the panel
-    std::int64_t bytes = 0;               // of packed weights in the panel
-  };
-
   void multiply_many(const Tiles& parts, std::int64_t begin, std::int64_t end) const {
     const ExactFloatScope exact;
     const typename Kernel::State state;
-    Panel panel;
+    AlignedBuffer<X> panel(Kernel::kPanel * kBlockChannels);
     std::int64_t most = 0;
     for (std::int64_t p = 0; p < parts.count(); ++p) {
       most = std::max(most, tiles_.first(parts.first(p + 1)) - tiles_.first(parts.first(p)));
@@ -209,37 +233,37 @@ class Product {
       const std::int64_t first = parts.first(part), last = parts.first(part + 1);
       const std::int64_t row = tiles_.first(first), rows = tiles_.first(last) - row;
       std::fill_n(total.data(), rows * kBlockChannels, 0.0f);
-      Chunk chunk;
-      for (Chunks<Kernel> chunks(shape_, a_.packed.data.data(), b); chunks.next(chunk);) {
-        if (panel.used + chunk.padded > kPanel) multiply_panel(panel, first, last, total.data());
-        Kernel::dequantize(chunk, panel.data.data() + panel.used * kBlockChannels);
-        panel.strips[panel.count++] = {chunk.scale, chunk.x, chunk.padded};
-        panel.used += chunk.padded;
-        panel.next = chunk.q + chunk.steps * kBlockChannels;
-        panel.bytes += chunk.steps * kStepBytes;
+      Span<Kernel> span;
+      for (Spans<Kernel> spans(shape_, a_.packed.data.data(), b); spans.next(span);) {
+        for (std::int64_t c = 0; c < span.count; ++c) {
+          Kernel::dequantize(span.chunks[c], panel.data() + (span.chunks[c].x - span.x) * kBlockChannels);
+        }
+        multiply_panel(panel.data(), span, first, last, total.data());
       }
-      multiply_panel(panel, first, last, total.data());
       for (std::int64_t m = 0; m < std::min(rows, a_.x.rows - row); ++m) {
         Kernel::store(a_, row + m, b, total.data() + m * kBlockChannels);
       }
     }
   }
 
-  // Multiplies every tile of [first, last) with the panel and empties it. Meanwhile the next panel's weights are fetched.
-  void multiply_panel(Panel& panel, std::int64_t first, std::int64_t last, float* total) const {
-    const std::int64_t share = (panel.bytes / (last - first) + kCacheLine - 1) / kCacheLine * kCacheLine;
-    for (std::int64_t t = first; t < last; ++t) {
-      prefetch(reinterpret_cast<const char*>(panel.next) + (t - first) * share, share);
-      const auto product = Kernel::product(static_cast<int>(std::min(tiles_.rows(t), a_.x.rows - tiles_.first(t))));
-      const X* weights = panel.data.data();
-      for (std::int64_t s = 0; s < panel.count; ++s) {
-        const Strip& strip = panel.strips[s];
-        product(weights, tile(t) + strip.x * tiles_.rows(t), strip.padded, strip.scale,
-                total + (tiles_.first(t) - tiles_.first(first)) * kBlockChannels);
-        weights += strip.padded * kBlockChannels;
+  // Multiplies the tiles [first, last) with a panel. Each asks for its share of the weights that come next.
+  void multiply_panel(const X* panel, const Span<Kernel>& span, std::int64_t first, std::int64_t last, float* total) const {
+    const Chunk& end = span.chunks[span.count - 1];
+    const auto* next = reinterpret_cast<const std::byte*>(end.q + end.steps * kBlockChannels);
+    const std::int64_t bytes = next - reinterpret_cast<const std::byte*>(span.chunks[0].q);
+    const std::int64_t share = (bytes / (last - first) + kCacheLine) / kCacheLine * kCacheLine;
+    for (std::int64_t t = first; t < last; ++t, next += share) {
+      prefetch(next, share);
+      const std::int64_t rows = tiles_.rows(t);
+      const auto product = Kernel::product(static_cast<int>(std::min(rows, a_.x.rows - tiles_.first(t))));
+      const X* x = tile(t, span);
+      float* const sums = total + (tiles_.first(t) - tiles_.first(first)) * kBlockChannels;
+      for (std::int64_t c = 0; c < span.count; ++c) {
+        const Chunk& chunk = span.chunks[c];
+        const std::int64_t before = chunk.x - span.x;
+        product(panel + before * kBlockChannels, x + before * rows, chunk.padded, chunk.scale, sums);
       }
     }
-    panel.count = panel.used = panel.bytes = 0;
   }
 
   const Arguments& a_;

@@ -1,8 +1,8 @@
-// Weights become float32 integers q - zero_point, exactly, by two or three instructions for 16 of them; 4 vectors of 16
-// channels times up to 6 rows of x are summed in 24 registers.
+// Weights become float32 integers q - zero_point, exactly, by two instructions for 16 of them; 4 vectors of 16 channels
+// times up to 6 rows of x are summed in 24 registers.
 #include "gemm/cpu/float_w_avx512.h"
 
-#include "gemm/cpu/float_rows_avx512.h"
+#include "gemm/cpu/float_sums_avx512.h"
 
 #if defined(__x86_64__)
 
@@ -10,254 +10,222 @@ namespace octavo {
 namespace {
 
 using float_w::Chunk;
+using float_w::Indices;
+using float_w::kVectors;
 
-constexpr int kVectors = 4;  // of 16 channels in a block
+// How dwords of 16 channels become float32. They are loaded kLoads times, kStride bytes further each time, which costs less
+// than moving bytes in a register; what follows the last dwords is their scales. A load gives two elements of each dword.
 
-// Bytes. One is moved to the top of its lane and converted as an integer there: (q - z) · 2^24, so x is scaled by 2^-24,
-// which is exact but for subnormals.
+// With the exponent of 2^(23-s) above it, an integer at bit s of a dword is the lowest bits of a float32's integer part:
+// 2^(23-s) + q + offset. What is too much is subtracted, exactly.
+template <int s>
+inline constexpr float kTooMuch = static_cast<float>(1 << (23 - s));
+
+OCTAVO_AVX512_INLINE __m512 to_floats(const std::uint8_t* bytes) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
+}
+
+// What is too much at the places of kStep bits, for each vector.
+template <int kStep, int... I>
+OCTAVO_AVX512_INLINE void set_offsets(std::integer_sequence<int, I...>, const std::uint8_t* zero_point, __m512* offset) {
+  ((offset[I] = _mm512_add_ps(_mm512_set1_ps(kTooMuch<I / kVectors * kStep>), to_floats(zero_point + 16 * (I % kVectors)))),
+   ...);
+}
+
 template <bool kSymmetric>
 class W8 {
  public:
-  static constexpr int kUnit = 4;
-  static constexpr float kScaleX = 0x1p-24f;
-  using Dwords = __m512i;  // of 16 channels
+  static constexpr int kLoads = 2, kStride = 2, kPerLoad = 2;
 
   OCTAVO_AVX512_INLINE explicit W8(const Chunk& chunk) {
-    if constexpr (!kSymmetric) {
-      for (int j = 0; j < kVectors; ++j) {
-        const __m512i zero = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(chunk.zero_point) + j));
-        offset_[j] =
-            _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(zero, _mm512_set1_epi32(128))), _mm512_set1_ps(0x1p24f));
-      }
-    }
+    if constexpr (!kSymmetric) set_offsets<8>(Indices<2 * kVectors>(), chunk.zero_point, offset_);
   }
 
-  // The sign bit of q + 128 is the opposite of q's.
-  OCTAVO_AVX512_INLINE Dwords load(const std::uint32_t* q, int /*j*/) const {
-    return _mm512_xor_si512(_mm512_loadu_si512(q), _mm512_set1_epi8(-128));
-  }
-
-  template <int I>
-  OCTAVO_AVX512_INLINE __m512 value(Dwords v, int j) const {
-    __m512i top;
-    if constexpr (I == 0) {
-      top = _mm512_slli_epi32(v, 24);
-    } else if constexpr (I == 3) {
-      top = _mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xff000000u)));
-    } else {  // indices with the upper bit set give zeros
-      constexpr int kByte = I << 24 | 0x808080;
-      top = _mm512_shuffle_epi8(v, _mm512_set4_epi32(kByte + 0xc000000, kByte + 0x8000000, kByte + 0x4000000, kByte));
-    }
-    const __m512 value = _mm512_cvtepi32_ps(top);
-    return kSymmetric ? value : _mm512_sub_ps(value, offset_[j]);
+  template <int I, int j>
+  OCTAVO_AVX512_INLINE __m512 value(__m512i v) const {
+    constexpr __mmask64 kByte = I == 0 ? 0x1111111111111111 : 0x2222222222222222;
+    const __m512i exponent = _mm512_castps_si512(_mm512_set1_ps(kTooMuch<8 * I>));
+    const __m512 offset = kSymmetric ? _mm512_set1_ps(kTooMuch<8 * I> + 128) : offset_[I * kVectors + j];
+    return _mm512_sub_ps(_mm512_castsi512_ps(_mm512_mask_blend_epi8(kByte, exponent, v)), offset);
   }
 
  private:
-  __m512 offset_[kVectors];
+  __m512 offset_[2 * kVectors];
 };
 
-// Nibbles are looked up: VPERMPS takes the lowest bits of a lane as index, 4 for a table in one register and 5 for one in
-// two.
 template <bool kSymmetric>
 class W4;
 
+// Looked up: VPERMPS takes the lowest 4 bits of a lane as index.
 template <>
 class W4<true> {
  public:
-  static constexpr int kUnit = 8;
-  static constexpr float kScaleX = 1;
-  using Dwords = __m512i;
+  static constexpr int kLoads = 4, kStride = 1, kPerLoad = 2;
 
   OCTAVO_AVX512_INLINE explicit W4(const Chunk&)
       : table_(_mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)) {}
 
-  OCTAVO_AVX512_INLINE Dwords load(const std::uint32_t* q, int /*j*/) const { return _mm512_loadu_si512(q); }
-
-  template <int I>
-  OCTAVO_AVX512_INLINE __m512 value(Dwords v, int /*j*/) const {
-    return _mm512_permutexvar_ps(I == 0 ? v : _mm512_srli_epi32(v, 4 * I), table_);
+  template <int I, int j>
+  OCTAVO_AVX512_INLINE __m512 value(__m512i v) const {
+    return _mm512_permutexvar_ps(I == 0 ? v : _mm512_srli_epi32(v, 4), table_);
   }
 
  private:
   __m512 table_;
 };
 
-// The index is q + 16 - z, computed for four nibbles, one a byte, at once.
 template <>
 class W4<false> {
  public:
-  static constexpr int kUnit = 8;
-  static constexpr float kScaleX = 1;
-  struct Dwords {
-    __m512i even, odd;
-  };
+  static constexpr int kLoads = 2, kStride = 2, kPerLoad = 4;
 
-  OCTAVO_AVX512_INLINE explicit W4(const Chunk& chunk)
-      : low_(_mm512_setr_ps(-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1)),
-        high_(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)) {
-    for (int j = 0; j < kVectors; ++j) {
-      const __m512i zero = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(chunk.zero_point) + j));
-      offset_[j] = _mm512_mullo_epi32(_mm512_sub_epi32(_mm512_set1_epi32(16), zero), _mm512_set1_epi32(0x01010101));
-    }
+  OCTAVO_AVX512_INLINE explicit W4(const Chunk& chunk) {
+    set_offsets<4>(Indices<kPerLoad * kVectors>(), chunk.zero_point, offset_);
   }
 
-  OCTAVO_AVX512_INLINE Dwords load(const std::uint32_t* q, int j) const {
-    const __m512i v = _mm512_loadu_si512(q);
-    const __m512i nibble = _mm512_set1_epi8(15);
-    return {_mm512_add_epi8(_mm512_and_si512(v, nibble), offset_[j]),
-            _mm512_add_epi8(_mm512_and_si512(_mm512_srli_epi32(v, 4), nibble), offset_[j])};
-  }
-
-  template <int I>
-  OCTAVO_AVX512_INLINE __m512 value(const Dwords& v, int /*j*/) const {
-    const __m512i bytes = I % 2 == 0 ? v.even : v.odd;
-    return _mm512_permutex2var_ps(low_, I / 2 == 0 ? bytes : _mm512_srli_epi32(bytes, I / 2 * 8), high_);
+  template <int I, int j>
+  OCTAVO_AVX512_INLINE __m512 value(__m512i v) const {
+    const __m512i exponent = _mm512_castps_si512(_mm512_set1_ps(kTooMuch<4 * I>));
+    const __m512i bits =
+        _mm512_ternarylogic_epi32(_mm512_set1_epi32(15 << 4 * I), v, exponent, 0xea);  // (15 & v) | exponent
+    return _mm512_sub_ps(_mm512_castsi512_ps(bits), offset_[I * kVectors + j]);
   }
 
  private:
-  __m512 low_, high_;
-  __m512i offset_[kVectors];
+  __m512 offset_[kPerLoad * kVectors];
 };
 
-// total += sum · scale
-template <int M>
-OCTAVO_AVX512_INLINE void add_scaled(const __m512 (&sum)[M][kVectors], const float* scale, float* total) {
-  for (int j = 0; j < kVectors; ++j) {
-    const __m512 s = _mm512_loadu_ps(scale + 16 * j);
-    for (int m = 0; m < M; ++m) {
-      float* const t = total + m * kBlockChannels + 16 * j;
-      _mm512_storeu_ps(t, _mm512_fmadd_ps(sum[m][j], s, _mm512_loadu_ps(t)));
-    }
-  }
+template <class W>
+inline constexpr int kUnit = W::kLoads* W::kPerLoad;  // elements of a dword
+
+template <class W, int load, int j>
+OCTAVO_AVX512_INLINE __m512i load_dwords(const std::uint32_t* q) {
+  return float_w::load_once(reinterpret_cast<const char*>(q + 16 * j) + load * W::kStride);
 }
 
-template <int M>
-OCTAVO_AVX512_INLINE void clear(__m512 (&sum)[M][kVectors]) {
-  for (int m = 0; m < M; ++m) {
-    for (int j = 0; j < kVectors; ++j) sum[m][j] = _mm512_setzero_ps();
-  }
+// Row m of x times the vectors of a block.
+template <int m, int... J>
+OCTAVO_AVX512_INLINE void add_row(std::integer_sequence<int, J...>, const float* x, const __m512* w, __m512* sum) {
+  const __m512 xm = _mm512_set1_ps(x[m]);
+  ((sum[m * kVectors + J] = _mm512_fmadd_ps(xm, w[J], sum[m * kVectors + J])), ...);
 }
 
-// The I-th elements of the dwords of kWidth vectors, multiplied with M rows of x.
-template <int I, int M, int kWidth, class Weights>
-OCTAVO_AVX512_INLINE void multiply(const Weights& weights, const typename Weights::Dwords (&v)[kWidth], int j0,
-                                   const float* x, __m512 (&sum)[M][kVectors]) {
-  __m512 w[kWidth];
-  for (int j = 0; j < kWidth; ++j) w[j] = weights.template value<I>(v[j], j0 + j);
-  for (int m = 0; m < M; ++m) {
-    const __m512 xm = _mm512_set1_ps(x[I * M + m]);
-    for (int j = 0; j < kWidth; ++j) sum[m][j0 + j] = _mm512_fmadd_ps(xm, w[j], sum[m][j0 + j]);
-  }
+template <int... M>
+OCTAVO_AVX512_INLINE void add_rows(std::integer_sequence<int, M...>, const float* x, const __m512* w, __m512* sum) {
+  (add_row<M>(Indices<kVectors>(), x, w, sum), ...);
 }
 
-template <class Weights, int M>
+// Vector j times the rows of x.
+template <int j, int... M>
+OCTAVO_AVX512_INLINE void add_column(std::integer_sequence<int, M...>, const float* x, __m512 w, __m512* sum) {
+  ((sum[M * kVectors + j] = _mm512_fmadd_ps(_mm512_set1_ps(x[M]), w, sum[M * kVectors + j])), ...);
+}
+
+template <int i, int M, class W, int... J>
+OCTAVO_AVX512_INLINE void add_element(std::integer_sequence<int, J...>, const W& weights, const __m512i* v, const float* x,
+                                      __m512* sum) {
+  (add_column<J>(Indices<M>(), x + i * M, weights.template value<i, J>(v[J]), sum), ...);
+}
+
+// The elements that one load of every vector gives.
+template <int load, int M, class W, int... I, int... J>
+OCTAVO_AVX512_INLINE void add_load(std::integer_sequence<int, I...>, std::integer_sequence<int, J...> vectors,
+                                   const W& weights, const std::uint32_t* q, const float* x, __m512* sum) {
+  const __m512i v[] = {load_dwords<W, load, J>(q)...};
+  (add_element<I, M>(vectors, weights, v, x + load * W::kPerLoad * M, sum), ...);
+}
+
+template <int M, class W, int... L>
+OCTAVO_AVX512_INLINE void add_dwords(std::integer_sequence<int, L...>, const W& weights, const std::uint32_t* q,
+                                     const float* x, __m512* sum) {
+  (add_load<L, M>(Indices<W::kPerLoad>(), Indices<kVectors>(), weights, q, x, sum), ...);
+}
+
+template <class W, int M>
 OCTAVO_AVX512 void few_rows(const Chunk& chunk, const float* x, float* total) {
-  constexpr int kWidth = M > 4 ? 2 : 4;  // so that everything has a register
-  const Weights weights(chunk);
-  __m512 sum[M][kVectors];
-  clear(sum);
+  const Indices<W::kLoads> loads;
+  const W weights(chunk);
+  __m512 sum[M * kVectors];
+  float_w::clear(Indices<M * kVectors>(), sum);
   const std::uint32_t* q = chunk.q;
-  for (std::int64_t step = 0; step < chunk.steps; ++step, q += kBlockChannels, x += Weights::kUnit * M) {
+  for (std::int64_t step = 0; step < chunk.steps; ++step, q += kBlockChannels, x += kUnit<W> * M) {
     float_w::prefetch(q + float_w::kAhead, kStepBytes);
-#pragma GCC unroll 4
-    for (int j0 = 0; j0 < kVectors; j0 += kWidth) {
-      typename Weights::Dwords v[kWidth];
-      for (int j = 0; j < kWidth; ++j) v[j] = weights.load(q + 16 * (j0 + j), j0 + j);
-      multiply<0>(weights, v, j0, x, sum);
-      multiply<1>(weights, v, j0, x, sum);
-      multiply<2>(weights, v, j0, x, sum);
-      multiply<3>(weights, v, j0, x, sum);
-      if constexpr (Weights::kUnit == 8) {
-        multiply<4>(weights, v, j0, x, sum);
-        multiply<5>(weights, v, j0, x, sum);
-        multiply<6>(weights, v, j0, x, sum);
-        multiply<7>(weights, v, j0, x, sum);
-      }
-    }
+    add_dwords<M>(loads, weights, q, x, sum);
   }
-  add_scaled(sum, chunk.scale, total);
+  float_w::add_scaled(Indices<M * kVectors>(), sum, chunk.scale, total);
 }
 
-template <int I, class Weights>
-OCTAVO_AVX512_INLINE void write(const Weights& weights, const typename Weights::Dwords& v, int j, float* panel) {
-  _mm512_store_ps(panel + I * kBlockChannels, weights.template value<I>(v, j));
+template <int load, int j, class W, int... I>
+OCTAVO_AVX512_INLINE void write_load(std::integer_sequence<int, I...>, const W& weights, const std::uint32_t* q,
+                                     float* panel) {
+  const __m512i v = load_dwords<W, load, j>(q);
+  (_mm512_store_ps(panel + (load * W::kPerLoad + I) * kBlockChannels + 16 * j, weights.template value<I, j>(v)), ...);
 }
 
-template <class Weights>
+template <int j, class W, int... L>
+OCTAVO_AVX512_INLINE void write(std::integer_sequence<int, L...>, const W& weights, const std::uint32_t* q, float* panel) {
+  (write_load<L, j>(Indices<W::kPerLoad>(), weights, q, panel), ...);
+}
+
+template <class W>
 OCTAVO_AVX512 void fill_panel(const Chunk& chunk, float* panel) {
-  const Weights weights(chunk);
+  const Indices<W::kLoads> loads;
+  const W weights(chunk);
   const std::uint32_t* q = chunk.q;
-  for (std::int64_t step = 0; step < chunk.steps; ++step, q += kBlockChannels, panel += Weights::kUnit * kBlockChannels) {
-    for (int j = 0; j < kVectors; ++j) {
-      const typename Weights::Dwords v = weights.load(q + 16 * j, j);
-      write<0>(weights, v, j, panel + 16 * j);
-      write<1>(weights, v, j, panel + 16 * j);
-      write<2>(weights, v, j, panel + 16 * j);
-      write<3>(weights, v, j, panel + 16 * j);
-      if constexpr (Weights::kUnit == 8) {
-        write<4>(weights, v, j, panel + 16 * j);
-        write<5>(weights, v, j, panel + 16 * j);
-        write<6>(weights, v, j, panel + 16 * j);
-        write<7>(weights, v, j, panel + 16 * j);
-      }
-    }
+  for (std::int64_t step = 0; step < chunk.steps; ++step, q += kBlockChannels, panel += kUnit<W> * kBlockChannels) {
+    write<0>(loads, weights, q, panel);
+    write<1>(loads, weights, q, panel);
+    write<2>(loads, weights, q, panel);
+    write<3>(loads, weights, q, panel);
   }
 }
 
 template <int M>
 OCTAVO_AVX512 void multiply_panel(const float* panel, const float* x, std::int64_t count, const float* scale, float* total) {
-  __m512 sum[M][kVectors];
-  clear(sum);
+  __m512 sum[M * kVectors];
+  float_w::clear(Indices<M * kVectors>(), sum);
   for (std::int64_t k = 0; k < count; ++k, panel += kBlockChannels, x += M) {
-    __m512 w[kVectors];
-    for (int j = 0; j < kVectors; ++j) w[j] = _mm512_load_ps(panel + 16 * j);
-    for (int m = 0; m < M; ++m) {
-      const __m512 xm = _mm512_set1_ps(x[m]);
-      for (int j = 0; j < kVectors; ++j) sum[m][j] = _mm512_fmadd_ps(xm, w[j], sum[m][j]);
-    }
+    const __m512 w[kVectors] = {_mm512_load_ps(panel), _mm512_load_ps(panel + 16), _mm512_load_ps(panel + 32),
+                                _mm512_load_ps(panel + 48)};
+    add_rows(Indices<M>(), x, w, sum);
   }
-  add_scaled(sum, scale, total);
+  float_w::add_scaled(Indices<M * kVectors>(), sum, scale, total);
 }
 
-OCTAVO_AVX512 void convert_row(const MatrixView& x, std::int64_t m, const Chunk& chunk, float scale, float* out) {
-  const __m512 factor = _mm512_set1_ps(scale);
+OCTAVO_AVX512 void convert_row(const MatrixView& x, std::int64_t m, const Chunk& chunk, float* out) {
   for (std::int64_t i = 0; i < chunk.padded; i += 16) {
-    const __m512 values =
-        float_w::load_floats(x, m, chunk.k + i, float_w::lanes16(std::max<std::int64_t>(0, chunk.length - i)));
-    _mm512_mask_storeu_ps(out + i, float_w::lanes16(chunk.padded - i), _mm512_mul_ps(values, factor));
+    const __mmask16 inside = first_lanes(chunk.length - i);
+    _mm512_mask_storeu_ps(out + i, first_lanes(chunk.padded - i), load_floats(x, m, chunk.k + i, inside));
   }
 }
 
-template <class Weights>
+template <class W>
 struct Kernel {
   using X = float;
   struct State {
     State() {}
   };
-  static constexpr std::int64_t kPerStep = Weights::kUnit;
+  static constexpr std::int64_t kPerStep = kUnit<W>;
   static constexpr std::int64_t kAlign = 1;
   static constexpr std::int64_t kRows = 6;
   static constexpr std::int64_t kFewRows = 6;
   static constexpr std::int64_t kPanel = 256;
   static constexpr bool kRowMajor = false;
 
-  static void convert(const MatrixView& x, std::int64_t m, const Chunk& chunk, float* out) {
-    convert_row(x, m, chunk, Weights::kScaleX, out);
-  }
+  static void convert(const MatrixView& x, std::int64_t m, const Chunk& chunk, float* out) { convert_row(x, m, chunk, out); }
   static auto few(int rows) {
-    static constexpr decltype(&few_rows<Weights, 1>) kFew[] = {few_rows<Weights, 1>, few_rows<Weights, 2>,
-                                                               few_rows<Weights, 3>, few_rows<Weights, 4>,
-                                                               few_rows<Weights, 5>, few_rows<Weights, 6>};
+    static constexpr decltype(&few_rows<W, 1>) kFew[] = {few_rows<W, 1>, few_rows<W, 2>, few_rows<W, 3>,
+                                                         few_rows<W, 4>, few_rows<W, 5>, few_rows<W, 6>};
     return kFew[rows - 1];
   }
-  static void dequantize(const Chunk& chunk, float* panel) { fill_panel<Weights>(chunk, panel); }
+  static void dequantize(const Chunk& chunk, float* panel) { fill_panel<W>(chunk, panel); }
   static auto product(int rows) {
     static constexpr decltype(&multiply_panel<1>) kProduct[] = {multiply_panel<1>, multiply_panel<2>, multiply_panel<3>,
                                                                 multiply_panel<4>, multiply_panel<5>, multiply_panel<6>};
     return kProduct[rows - 1];
   }
   static void store(const Arguments& a, std::int64_t m, std::int64_t b, const float* total) {
-    float_w::store_row_avx512(a, m, b, total);
+    float_w::store_row(a, m, b, total);
   }
 };
 
