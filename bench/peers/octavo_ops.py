@@ -34,7 +34,7 @@ def load() -> str:
     if path is None:
         raise ImportError("octavo_torch.so is not built (make build), and OCTAVO_TORCH_LIBRARY is not set")
     torch.ops.load_library(path)
-    return path
+    return f"octavo {(ROOT / 'VERSION').read_text().strip()}, {'packed' if _has_packed() else 'row-major'} weights"
 
 
 def _arguments(operator, **values) -> list:
