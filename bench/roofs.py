@@ -9,7 +9,7 @@ from peers.contender import Layer
 
 LIBRARY = ROOT / "build" / "dev" / "bench" / "octavo_roofs.so"
 PAGE, HUGE_PAGE = 4096, 2 << 20
-READS_A_VISIT = 5
+SAMPLES_A_VISIT = 5
 
 
 class Roofs:
@@ -82,10 +82,10 @@ class LayerRoofs:
         threads = self._layer.threads
         for width, cold in self._bytes.items():
             self._roofs.read_seconds(cold.next(), cold.size, threads)  # wakes the threads
-            for _ in range(READS_A_VISIT):
+            for _ in range(SAMPLES_A_VISIT):
                 self._reads[width].append(self._roofs.read_seconds(cold.next(), cold.size, threads))
         for operands, rates in self._rates.items():
-            rates.append(self._roofs.multiply_rate(operands, threads))
+            rates += [self._roofs.multiply_rate(operands, threads) for _ in range(SAMPLES_A_VISIT)]
 
     def read_seconds(self, family: str) -> float:
         return median_and_spread(self._reads[family[:2]])[0]
