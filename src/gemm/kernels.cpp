@@ -8,7 +8,9 @@
 #include "core/cpu_features.h"
 #include "core/error.h"
 #include "core/macros.h"
+#include "gemm/cpu/bf16_w_amx.h"
 #include "gemm/cpu/bf16_w_avx512bf16.h"
+#include "gemm/cpu/float_w_avx2.h"
 #include "gemm/cpu/float_w_avx512.h"
 #include "gemm/cpu/float_w_row_avx2.h"
 #include "gemm/cpu/integer_amx.h"
@@ -27,6 +29,12 @@ Status anywhere() { return {}; }
 
 Status needs_amx_int8() {
   if (!cpu_features().amx_int8) return unsupported("this processor has no AMX-INT8");
+  if (!amx_permitted()) return unsupported("the system gives this process no AMX tiles");
+  return {};
+}
+
+Status needs_amx_bf16() {
+  if (!cpu_features().amx_bf16) return unsupported("this processor has no AMX-BF16");
   if (!amx_permitted()) return unsupported("the system gives this process no AMX tiles");
   return {};
 }
@@ -87,6 +95,16 @@ std::string needs_bf16_x_and_4_bits(const Problem& p) {
   return reason.empty() ? needs_4_bits(p) : reason;
 }
 
+std::string needs_many_bf16_rows_and_more_than_4_bits(const Problem& p) {
+  if (p.M < kAmxMinRows) return "x has few rows";
+  return needs_bf16_x_and_more_than_4_bits(p);
+}
+
+std::string needs_many_bf16_rows_and_4_bits(const Problem& p) {
+  if (p.M < kAmxMinRows) return "x has few rows";
+  return needs_bf16_x_and_4_bits(p);
+}
+
 std::string needs_many_rows(const Problem& p) {
   return p.M < kAmxMinRows ? format_text("x has {} rows, it is for {} and more", p.M, kAmxMinRows) : "";
 }
@@ -125,6 +143,10 @@ constexpr std::int64_t kRowsWorthPacking = 32;
 
 const Kernel kTable[] = {
 #if defined(__x86_64__)
+    {"cpu_bf16_w8_amx", Op::kLinear, kCpu, kBlock64, "many rows of bf16 x, weights of 5 to 8 bits as bf16: AMX tiles",
+     needs_amx_bf16, needs_many_bf16_rows_and_more_than_4_bits, cpu_bf16_w8_amx},
+    {"cpu_bf16_w4_amx", Op::kLinear, kCpu, kBlock64, "many rows of bf16 x, weights of up to 4 bits as bf16: AMX tiles",
+     needs_amx_bf16, needs_many_bf16_rows_and_4_bits, cpu_bf16_w4_amx},
     {"cpu_bf16_w8_avx512bf16", Op::kLinear, kCpu, kBlock64, "bf16 x, weights of 5 to 8 bits as bf16: VDPBF16PS",
      needs_avx512_bf16, needs_bf16_x_and_more_than_4_bits, cpu_bf16_w8_avx512bf16},
     {"cpu_bf16_w4_avx512bf16", Op::kLinear, kCpu, kBlock64, "bf16 x, weights of up to 4 bits as bf16: VDPBF16PS",
@@ -133,6 +155,10 @@ const Kernel kTable[] = {
      needs_avx512, needs_more_than_4_bits, cpu_float_w8_avx512},
     {"cpu_float_w4_avx512", Op::kLinear, kCpu, kBlock64, "fp32, fp16 or bf16 x, weights of up to 4 bits as fp32: FMA",
      needs_avx512, needs_4_bits, cpu_float_w4_avx512},
+    {"cpu_float_w8_avx2", Op::kLinear, kCpu, kBlock64, "the same with AVX2 for weights of 5 to 8 bits", needs_avx2,
+     needs_more_than_4_bits, cpu_float_w8_avx2},
+    {"cpu_float_w4_avx2", Op::kLinear, kCpu, kBlock64, "the same with AVX2 for weights of up to 4 bits", needs_avx2,
+     needs_4_bits, cpu_float_w4_avx2},
     {"cpu_float_w8_row_avx2", Op::kLinear, kCpu, kRowMajor,
      "few rows of fp32, fp16 or bf16 x, weights one a byte, row-major", needs_avx2, needs_few_rows_and_bytes,
      cpu_float_w8_row_avx2},

@@ -85,6 +85,7 @@ struct Kernel {
   static constexpr std::int64_t kAlign = 1;
   static constexpr std::int64_t kRows = 6;
   static constexpr std::int64_t kFewRows = 6;
+  static constexpr std::int64_t kChunk = 256;
   static constexpr std::int64_t kPanel = 128;
   static constexpr bool kRowMajor = false;
 

@@ -1,7 +1,8 @@
 // What the weight-only kernels on packed weights (Layout::kBlock64) share: how a product is cut into pieces. What they do
 // with a piece is theirs, in one file per kind of x and instruction set.
 //
-//   chunk   up to kChunk neighbours along K of one group and 64 channels. Its products with a row of x are summed in fp32 in
+//   chunk   up to Kernel::kChunk neighbours along K of one group and 64 channels. Its products with a row of x are summed in
+//   fp32 in
 //           ascending order, then total += sum · scale. Nothing else decides the order of additions, so a row of y does not
 //           depend on the other rows, on tiles or on threads.
 //   tile    up to Kernel::kRows rows of x, converted and interleaved once a call: values of all its rows at one k are
@@ -15,12 +16,13 @@
 //   kAlign            a chunk's X's are padded with zeros to a multiple of it
 //   kRows             rows in a tile
 //   kFewRows          up to so many rows are multiplied without a panel; 0 for never
-//   kPanel            X's of a channel in a panel, at least those of a chunk
-//   kRowMajor         tiles are [chunk][row][k] and not [chunk][k][row]; then every tile has kRows rows, zeros beyond the
-//   last State             constructed by each thread that multiplies, for as long as it does convert           X's of one
-//   row and chunk: `count` elements from k on, then zeros up to `padded` X's few(rows)         the function for so many
-//   rows: total[row][64] += scale · Σ weights · x dequantize        a chunk's X's into a panel, [k][64] product(rows) few()
-//   from a panel store             y[m, 64 channels of block b] = total + bias
+//   kChunk            columns in a chunk, a multiple of 32: fewer bound the rounding error of long rows, more scale less
+//   often kPanel            X's of a channel in a panel, at least those of a chunk kRowMajor         tiles are
+//   [chunk][row][k] and not [chunk][k][row]; then every tile has kRows rows, zeros beyond the last State constructed by each
+//   thread that multiplies, for as long as it does convert           X's of one row and chunk: `count` elements from k on,
+//   then zeros up to `padded` X's few(rows)         the function for so many rows: total[row][64] += scale · Σ weights · x
+//   dequantize        a chunk's X's into a panel, [k][64] product(rows) few() from a panel store             y[m, 64
+//   channels of block b] = total + bias
 #pragma once
 
 #include <algorithm>
@@ -33,8 +35,6 @@
 
 namespace octavo::float_w {
 
-// Bounds the rounding error of long rows as much as the panel's size; a multiple of 32.
-inline constexpr std::int64_t kChunk = 256;
 inline constexpr std::int64_t kRowsInCache = 480;        // whose totals stay in the second-level cache
 inline constexpr std::int64_t kMinRowsPerItem = 48;      // that share a panel
 inline constexpr std::int64_t kWorkPerThread = 1 << 18;  // multiplications: below, waking a thread costs more than it saves
@@ -66,7 +66,7 @@ class Chunks {
     chunk.q = reinterpret_cast<const std::uint32_t*>(data_ + shape_.integers(block_, g_)) + step_ * kBlockChannels;
     chunk.scale = reinterpret_cast<const float*>(data_ + shape_.scales(block_, g_));
     chunk.zero_point = reinterpret_cast<const std::uint8_t*>(data_ + shape_.zero_points(block_, g_));
-    chunk.steps = std::min(kChunk / shape_.unit(), shape_.steps(g_) - step_);
+    chunk.steps = std::min(Kernel::kChunk / shape_.unit(), shape_.steps(g_) - step_);
     chunk.k = shape_.first_k(g_) + step_ * shape_.unit();
     chunk.length = std::min(chunk.steps * shape_.unit(), shape_.length(g_) - step_ * shape_.unit());
     chunk.x = x_;
@@ -155,9 +155,11 @@ class Product {
                  });
     const std::int64_t blocks = shape_.blocks();
     const std::int64_t grain = kWorkPerThread / (a_.x.cols * kBlockChannels * std::max<std::int64_t>(1, M)) + 1;
-    if (M <= Kernel::kFewRows) {
-      parallel.run(0, blocks, grain, [&](std::int64_t begin, std::int64_t end) { multiply_few(begin, end); });
-      return;
+    if constexpr (Kernel::kFewRows > 0) {
+      if (M <= Kernel::kFewRows) {
+        parallel.run(0, blocks, grain, [&](std::int64_t begin, std::int64_t end) { multiply_few(begin, end); });
+        return;
+      }
     }
     // Pieces of one block and some of the rows: all of them where they fit the cache and blocks keep every thread busy.
     std::int64_t pieces = (M + kRowsInCache - 1) / kRowsInCache;
@@ -195,7 +197,7 @@ class Product {
           } else if (Kernel::kRowMajor || rows == 1) {
             Kernel::convert(a_.x, first + i, chunk, to + i * chunk.padded);
           } else {
-            alignas(kCacheLine) X values[kChunk];
+            alignas(kCacheLine) X values[Kernel::kChunk];
             Kernel::convert(a_.x, first + i, chunk, values);
             for (std::int64_t k = 0; k < chunk.padded; ++k) to[k * rows + i] = values[k];
           }

@@ -209,6 +209,7 @@ struct Kernel {
   static constexpr std::int64_t kAlign = 1;
   static constexpr std::int64_t kRows = 6;
   static constexpr std::int64_t kFewRows = 6;
+  static constexpr std::int64_t kChunk = 256;
   static constexpr std::int64_t kPanel = 256;
   static constexpr bool kRowMajor = false;
 
