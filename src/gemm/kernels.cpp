@@ -85,24 +85,32 @@ std::string needs_4_bits(const Problem& p) { return p.format.num_bits > 4 ? "wei
 
 std::string needs_bf16_x(const Problem& p) { return p.activation != DType::kBFloat16 ? "x is not bf16" : ""; }
 
-std::string needs_bf16_x_and_more_than_4_bits(const Problem& p) {
-  std::string reason = needs_bf16_x(p);
+// Processors with tiles do VDPBF16PS at a fraction of the rate of fp32: half as fast there as cpu_float_*_avx512.
+std::string needs_fast_vdpbf16ps(const Problem& p) {
+  if (cpu_features().amx_bf16) return "processors with AMX-BF16 multiply bf16 in vectors slower than fp32";
+  return needs_bf16_x(p);
+}
+
+std::string needs_fast_vdpbf16ps_and_more_than_4_bits(const Problem& p) {
+  std::string reason = needs_fast_vdpbf16ps(p);
   return reason.empty() ? needs_more_than_4_bits(p) : reason;
 }
 
-std::string needs_bf16_x_and_4_bits(const Problem& p) {
-  std::string reason = needs_bf16_x(p);
+std::string needs_fast_vdpbf16ps_and_4_bits(const Problem& p) {
+  std::string reason = needs_fast_vdpbf16ps(p);
   return reason.empty() ? needs_4_bits(p) : reason;
 }
 
 std::string needs_many_bf16_rows_and_more_than_4_bits(const Problem& p) {
   if (p.M < kAmxMinRows) return "x has few rows";
-  return needs_bf16_x_and_more_than_4_bits(p);
+  std::string reason = needs_bf16_x(p);
+  return reason.empty() ? needs_more_than_4_bits(p) : reason;
 }
 
 std::string needs_many_bf16_rows_and_4_bits(const Problem& p) {
   if (p.M < kAmxMinRows) return "x has few rows";
-  return needs_bf16_x_and_4_bits(p);
+  std::string reason = needs_bf16_x(p);
+  return reason.empty() ? needs_4_bits(p) : reason;
 }
 
 std::string needs_many_rows(const Problem& p) {
@@ -113,7 +121,7 @@ std::string needs_many_rows_and_whole_tiles(const Problem& p) {
   if (p.format.group_size % kAmxGroupMultiple != 0) {
     return format_text("groups have {} weights, it takes multiples of {}", p.format.group_size, kAmxGroupMultiple);
   }
-  return needs_many_rows(p);
+  return p.M < kAmxMinGroupedRows ? format_text("x has {} rows, it is for {} and more", p.M, kAmxMinGroupedRows) : "";
 }
 
 std::string needs_few_rows(const Problem& p) {
@@ -148,9 +156,9 @@ const Kernel kTable[] = {
     {"cpu_bf16_w4_amx", Op::kLinear, kCpu, kBlock64, "many rows of bf16 x, weights of up to 4 bits as bf16: AMX tiles",
      needs_amx_bf16, needs_many_bf16_rows_and_4_bits, cpu_bf16_w4_amx},
     {"cpu_bf16_w8_avx512bf16", Op::kLinear, kCpu, kBlock64, "bf16 x, weights of 5 to 8 bits as bf16: VDPBF16PS",
-     needs_avx512_bf16, needs_bf16_x_and_more_than_4_bits, cpu_bf16_w8_avx512bf16},
+     needs_avx512_bf16, needs_fast_vdpbf16ps_and_more_than_4_bits, cpu_bf16_w8_avx512bf16},
     {"cpu_bf16_w4_avx512bf16", Op::kLinear, kCpu, kBlock64, "bf16 x, weights of up to 4 bits as bf16: VDPBF16PS",
-     needs_avx512_bf16, needs_bf16_x_and_4_bits, cpu_bf16_w4_avx512bf16},
+     needs_avx512_bf16, needs_fast_vdpbf16ps_and_4_bits, cpu_bf16_w4_avx512bf16},
     {"cpu_float_w8_avx512", Op::kLinear, kCpu, kBlock64, "fp32, fp16 or bf16 x, weights of 5 to 8 bits as fp32: FMA",
      needs_avx512, needs_more_than_4_bits, cpu_float_w8_avx512},
     {"cpu_float_w4_avx512", Op::kLinear, kCpu, kBlock64, "fp32, fp16 or bf16 x, weights of up to 4 bits as fp32: FMA",
