@@ -46,7 +46,7 @@ class PackableWeight(nn.Module):
         self._non_persistent_buffers_set.add(PACKED_WEIGHT)
         self._scale_shape = scale_shape
         self._has_weight = self.scale.is_meta
-        self._settled = False  # whether pack() has to be asked again
+        self._settled = False  # whether pack() has decided, and nothing has changed since
 
     @property
     def _weight_name(self) -> str:
