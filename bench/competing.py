@@ -58,14 +58,12 @@ def main() -> int:
         competitor.wait()
     limits = [len(cores) / (len(cores) - lost) for lost in (0.5, 1)]
     rows = []
-    print(
-        f"{'M':>5} {'N':>6} {'K':>6} {'alone us':>10} {'beside us':>10} {'slower':>7}   (share: {limits[0]:.2f} … {limits[1]:.2f}x)"
-    )
+    print(f"share: {limits[0]:.2f} … {limits[1]:.2f} times as long")
+    print(f"{'M':>5} {'N':>6} {'K':>6} {'alone us':>10} {'beside us':>10} {'slower':>7}")
     for before, after in zip(alone, beside, strict=True):
         slower = after["us"] / before["us"]
-        print(
-            f"{before['M']:>5} {before['N']:>6} {before['K']:>6} {before['us']:>10.0f} {after['us']:>10.0f} {slower:>6.2f}x"
-        )
+        shape = f"{before['M']:>5} {before['N']:>6} {before['K']:>6}"
+        print(f"{shape} {before['us']:>10.0f} {after['us']:>10.0f} {slower:>6.2f}x")
         rows.append({key: before[key] for key in ("kernel", "scheme", "M", "N", "K", "threads")})
         rows[-1] |= {"alone_us": before["us"], "beside_us": after["us"], "slower": slower, "share": limits}
     if arguments.machine:
