@@ -30,8 +30,8 @@ class S8W8 {
       : a_(a),
         shape_(a.packed.format, a.packed.N, a.packed.K),
         x_(a.x, {}, shape_, Isa::kRows, Isa::kOrder, parallel),
-        tiles_at_once_(std::min(x_.tiles(), rows_in_cache(a.x.cols) / Isa::kRows)),
-        passes_((x_.tiles() + tiles_at_once_ - 1) / tiles_at_once_) {}
+        passes_(passes_of(a.x.rows, a.x.cols)),
+        tiles_at_once_((x_.tiles() + passes_ - 1) / passes_) {}
 
   void run(Parallel& parallel) const {
     const std::int64_t grain = grain_of(kBlockChannels * a_.x.cols * a_.x.rows / passes_);
@@ -80,7 +80,7 @@ class S8W8 {
   const Arguments& a_;
   Block64 shape_;
   IntegerRows x_;
-  std::int64_t tiles_at_once_, passes_;
+  std::int64_t passes_, tiles_at_once_;
 };
 
 }  // namespace octavo
