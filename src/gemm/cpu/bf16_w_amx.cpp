@@ -86,6 +86,7 @@ struct Kernel {
   static constexpr std::int64_t kAlign = kTilePairs;
   static constexpr std::int64_t kRows = 2 * kTileRows;
   static constexpr std::int64_t kFewRows = 0;
+  static constexpr std::int64_t kFewTile = 0;
   static constexpr std::int64_t kChunk = 512;
   static constexpr std::int64_t kPanel = 256;
   static constexpr bool kRowMajor = true;

@@ -39,7 +39,7 @@ OCTAVO_AVX512_BF16 void few_rows(const Chunk& chunk, const std::uint32_t* x, flo
   float_w::clear(Indices<M * kVectors>(), sum);
   const std::uint32_t* q = chunk.q;
   for (std::int64_t step = 0; step < chunk.steps; ++step, q += kBlockChannels, x += W::kPairs * M) {
-    float_w::prefetch(q + float_w::kAhead, kStepBytes);
+    float_w::prefetch<1>(q + float_w::kAhead, kStepBytes);
     add_vector<0, M>(pairs, weights, q, x, sum);
     add_vector<1, M>(pairs, weights, q, x, sum);
     add_vector<2, M>(pairs, weights, q, x, sum);
@@ -84,9 +84,10 @@ struct Kernel {
   static constexpr std::int64_t kPerStep = W::kPairs;
   static constexpr std::int64_t kAlign = 1;
   static constexpr std::int64_t kRows = 6;
-  static constexpr std::int64_t kFewRows = 6;
-  static constexpr std::int64_t kChunk = 256;
-  static constexpr std::int64_t kPanel = 128;
+  static constexpr std::int64_t kFewRows = W::kFewRows;
+  static constexpr std::int64_t kFewTile = 6;
+  static constexpr std::int64_t kChunk = 128;
+  static constexpr std::int64_t kPanel = 64;
   static constexpr bool kRowMajor = false;
 
   static void convert(const MatrixView& x, std::int64_t m, const Chunk& chunk, X* out) {

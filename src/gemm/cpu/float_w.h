@@ -14,8 +14,8 @@
 //   X                 what it multiplies with: a float, or a pair of bf16 in a dword
 //   kPerStep          X's in a dword of weights
 //   kAlign            a chunk's X's are padded with zeros to a multiple of it
-//   kRows             rows in a tile
-//   kFewRows          up to so many rows are multiplied without a panel; 0 for never
+//   kRows             rows in a tile at most
+//   kFewRows          up to so many rows are multiplied without a panel, in tiles of kFewTile; 0 for never
 //   kChunk            columns in a chunk, a multiple of 32: fewer bound the rounding error of long rows, more scale less
 //   often kPanel            X's of a channel in a panel, at least those of a chunk kRowMajor         tiles are
 //   [chunk][row][k] and not [chunk][k][row]; then every tile has kRows rows, zeros beyond the last State constructed by each
@@ -35,7 +35,7 @@
 
 namespace octavo::float_w {
 
-inline constexpr std::int64_t kRowsInCache = 480;        // whose totals stay in the second-level cache
+inline constexpr std::int64_t kRowsInCache = 768;        // whose totals stay in the second-level cache
 inline constexpr std::int64_t kMinRowsPerItem = 48;      // that share a panel
 inline constexpr std::int64_t kWorkPerThread = 1 << 18;  // multiplications: below, waking a thread costs more than it saves
 inline constexpr std::int64_t kCacheLine = 64;
@@ -129,8 +129,12 @@ class Tiles {
   std::int64_t rows_, count_;
 };
 
-inline void prefetch(const void* begin, std::int64_t bytes) {
-  for (std::int64_t i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(static_cast<const char*>(begin) + i);
+// Into the first-level cache, or the second.
+template <int kLevel>
+void prefetch(const void* begin, std::int64_t bytes) {
+  for (std::int64_t i = 0; i < bytes; i += kCacheLine) {
+    __builtin_prefetch(static_cast<const char*>(begin) + i, 0, kLevel == 1 ? 3 : 2);
+  }
 }
 
 template <class Kernel>
@@ -141,7 +145,8 @@ class Product {
   explicit Product(const Arguments& a)
       : a_(a),
         shape_(a.packed.format, a.packed.N, a.packed.K),
-        tiles_(Kernel::kRowMajor ? (a.x.rows + Kernel::kRows - 1) / Kernel::kRows * Kernel::kRows : a.x.rows, Kernel::kRows),
+        tiles_(Kernel::kRowMajor ? (a.x.rows + Kernel::kRows - 1) / Kernel::kRows * Kernel::kRows : a.x.rows,
+               is_few() ? Kernel::kFewTile : Kernel::kRows),
         length_(length_of_row()),
         x_(tiles_.first(tiles_.count()) * length_ + kCacheLine) {}
 
@@ -156,7 +161,7 @@ class Product {
     const std::int64_t blocks = shape_.blocks();
     const std::int64_t grain = kWorkPerThread / (a_.x.cols * kBlockChannels * std::max<std::int64_t>(1, M)) + 1;
     if constexpr (Kernel::kFewRows > 0) {
-      if (M <= Kernel::kFewRows) {
+      if (is_few()) {
         parallel.run(0, blocks, grain, [&](std::int64_t begin, std::int64_t end) { multiply_few(begin, end); });
         return;
       }
@@ -179,10 +184,16 @@ class Product {
     return length;
   }
 
-  // Where tile t begins in a span.
-  X* tile(std::int64_t t, const Span<Kernel>& span) const {
-    return x_.data() + span.x * tiles_.first(tiles_.count()) + tiles_.first(t) * span.length;
+  // Where the x of tile t and a chunk is: [span][tile][chunk], but [chunk][tile] where there are no panels.
+  X* of_many(std::int64_t t, const Span<Kernel>& span, const Chunk& chunk) const {
+    return x_.data() + span.x * tiles_.first(tiles_.count()) + tiles_.first(t) * span.length +
+           (chunk.x - span.x) * tiles_.rows(t);
   }
+  X* of_few(std::int64_t t, const Chunk& chunk) const {
+    return x_.data() + chunk.x * a_.x.rows + tiles_.first(t) * chunk.padded;
+  }
+
+  bool is_few() const { return a_.x.rows <= Kernel::kFewRows; }
 
   void pack_tile(std::int64_t t) {
     const std::int64_t first = tiles_.first(t), rows = tiles_.rows(t);
@@ -190,7 +201,7 @@ class Product {
     for (Spans<Kernel> spans(shape_, a_.packed.data.data(), 0); spans.next(span);) {
       for (std::int64_t c = 0; c < span.count; ++c) {
         const Chunk& chunk = span.chunks[c];
-        X* const to = tile(t, span) + (chunk.x - span.x) * rows;
+        X* const to = is_few() ? of_few(t, chunk) : of_many(t, span, chunk);
         for (std::int64_t i = 0; i < rows; ++i) {
           if (first + i >= a_.x.rows) {
             std::memset(to + i * chunk.padded, 0, static_cast<std::size_t>(chunk.padded) * sizeof(X));
@@ -206,16 +217,19 @@ class Product {
     }
   }
 
+  // Chunk by chunk: the first tile reads it from memory, the others from the first-level cache.
   void multiply_few(std::int64_t begin, std::int64_t end) const {
     const ExactFloatScope exact;
     const std::int64_t rows = a_.x.rows;
-    const auto few = Kernel::few(static_cast<int>(rows));
-    alignas(kCacheLine) float total[Kernel::kRows * kBlockChannels];
+    alignas(kCacheLine) float total[Kernel::kFewRows * kBlockChannels];
     for (std::int64_t b = begin; b < end; ++b) {
       std::fill_n(total, rows * kBlockChannels, 0.0f);
       Chunk chunk;
       for (Chunks<Kernel> chunks(shape_, a_.packed.data.data(), b); chunks.next(chunk);) {
-        few(chunk, x_.data() + chunk.x * rows, total);
+        for (std::int64_t t = 0; t < tiles_.count(); ++t) {
+          const std::int64_t first = tiles_.first(t), tile_rows = tiles_.rows(t);
+          Kernel::few(static_cast<int>(tile_rows))(chunk, of_few(t, chunk), total + first * kBlockChannels);
+        }
       }
       for (std::int64_t m = 0; m < rows; ++m) Kernel::store(a_, m, b, total + m * kBlockChannels);
     }
@@ -255,15 +269,13 @@ class Product {
     const std::int64_t bytes = next - reinterpret_cast<const std::byte*>(span.chunks[0].q);
     const std::int64_t share = (bytes / (last - first) + kCacheLine) / kCacheLine * kCacheLine;
     for (std::int64_t t = first; t < last; ++t, next += share) {
-      prefetch(next, share);
-      const std::int64_t rows = tiles_.rows(t);
-      const auto product = Kernel::product(static_cast<int>(std::min(rows, a_.x.rows - tiles_.first(t))));
-      const X* x = tile(t, span);
+      prefetch<2>(next, share);
+
+      const auto product = Kernel::product(static_cast<int>(std::min(tiles_.rows(t), a_.x.rows - tiles_.first(t))));
       float* const sums = total + (tiles_.first(t) - tiles_.first(first)) * kBlockChannels;
       for (std::int64_t c = 0; c < span.count; ++c) {
         const Chunk& chunk = span.chunks[c];
-        const std::int64_t before = chunk.x - span.x;
-        product(panel + before * kBlockChannels, x + before * rows, chunk.padded, chunk.scale, sums);
+        product(panel + (chunk.x - span.x) * kBlockChannels, of_many(t, span, chunk), chunk.padded, chunk.scale, sums);
       }
     }
   }

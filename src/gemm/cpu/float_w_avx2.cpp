@@ -76,29 +76,34 @@ OCTAVO_AVX2_INLINE void add_scaled(std::integer_sequence<int, I...>, const __m25
    ...);
 }
 
-// Vector j of a pass times the rows of x.
-template <int j, int kWidth, int... M>
-OCTAVO_AVX2_INLINE void add_vector(std::integer_sequence<int, M...>, const __m256* x, __m256 w, __m256* sum) {
-  ((sum[M * kWidth + j] = _mm256_fmadd_ps(x[M], w, sum[M * kWidth + j])), ...);
+// Row m of x times the vectors of a pass.
+template <int m, int... J>
+OCTAVO_AVX2_INLINE void add_row(std::integer_sequence<int, J...>, __m256 x, const __m256* w, __m256* sum) {
+  ((sum[m * sizeof...(J) + J] = _mm256_fmadd_ps(x, w[J], sum[m * sizeof...(J) + J])), ...);
+}
+
+template <int kWidth, int... M>
+OCTAVO_AVX2_INLINE void add_rows(std::integer_sequence<int, M...>, const float* x, const __m256* w, __m256* sum) {
+  (add_row<M>(Indices<kWidth>(), _mm256_broadcast_ss(x + M), w, sum), ...);
 }
 
 // Element I of the dwords of a pass, whose first vector is the j0-th.
-template <int I, class W, int... M, int... J>
-OCTAVO_AVX2_INLINE void add_element(std::integer_sequence<int, M...> rows, std::integer_sequence<int, J...>,
-                                    const W& weights, const std::uint32_t* q, int j0, const float* x, __m256* sum) {
-  const __m256 xs[] = {_mm256_broadcast_ss(x + I * sizeof...(M) + M)...};
-  (add_vector<J, sizeof...(J)>(rows, xs, weights.template value<I>(q + 8 * J, j0 + J), sum), ...);
+template <int I, int M, class W, int... J>
+OCTAVO_AVX2_INLINE void add_element(std::integer_sequence<int, J...>, const W& weights, const std::uint32_t* q, int j0,
+                                    const float* x, __m256* sum) {
+  const __m256 w[] = {weights.template value<I>(q + 8 * J, j0 + J)...};
+  add_rows<sizeof...(J)>(Indices<M>(), x + I * M, w, sum);
 }
 
 template <int M, int kWidth, class W, int... I>
 OCTAVO_AVX2_INLINE void add_dwords(std::integer_sequence<int, I...>, const W& weights, const std::uint32_t* q, int j0,
                                    const float* x, __m256* sum) {
-  (add_element<I>(Indices<M>(), Indices<kWidth>(), weights, q, j0, x, sum), ...);
+  (add_element<I, M>(Indices<kWidth>(), weights, q, j0, x, sum), ...);
 }
 
 template <class W, int M>
 OCTAVO_AVX2 void few_rows(const Chunk& chunk, const float* x, float* total) {
-  constexpr int kWidth = M == 1 ? 8 : M <= 3 ? 4 : 2;
+  constexpr int kWidth = M == 1 ? 8 : M <= 3 ? 4 : 2;  // so that everything has a register
   const W weights(chunk);
   for (int j0 = 0; j0 < kVectors; j0 += kWidth) {
     __m256 sum[M * kWidth];
@@ -106,7 +111,7 @@ OCTAVO_AVX2 void few_rows(const Chunk& chunk, const float* x, float* total) {
     const std::uint32_t* q = chunk.q + 8 * j0;
     const float* xs = x;
     for (std::int64_t step = 0; step < chunk.steps; ++step, q += kBlockChannels, xs += W::kUnit * M) {
-      if (j0 == 0) float_w::prefetch(q + float_w::kAhead, kStepBytes);
+      if (j0 == 0) float_w::prefetch<1>(q + float_w::kAhead, kStepBytes);
       add_dwords<M, kWidth>(Indices<W::kUnit>(), weights, q, j0, xs, sum);
     }
     add_scaled<kWidth>(Indices<M * kWidth>(), sum, chunk.scale + 8 * j0, total + 8 * j0);
@@ -131,14 +136,6 @@ OCTAVO_AVX2 void fill_panel(const Chunk& chunk, float* panel) {
   }
 }
 
-// One k of a strip: w holds its vectors.
-template <int... M>
-OCTAVO_AVX2_INLINE void add_strip(std::integer_sequence<int, M...> rows, const float* x, const __m256* w, __m256* sum) {
-  const __m256 xs[] = {_mm256_broadcast_ss(x + M)...};
-  add_vector<0, kStripVectors>(rows, xs, w[0], sum);
-  add_vector<1, kStripVectors>(rows, xs, w[1], sum);
-}
-
 template <int M>
 OCTAVO_AVX2 void multiply_panel(const float* panel, const float* x, std::int64_t count, const float* scale, float* total) {
   for (int strip = 0; strip < kBlockChannels; strip += kStrip) {
@@ -147,7 +144,7 @@ OCTAVO_AVX2 void multiply_panel(const float* panel, const float* x, std::int64_t
     const float* xs = x;
     for (std::int64_t k = 0; k < count; ++k, panel += kStrip, xs += M) {
       const __m256 w[] = {_mm256_load_ps(panel), _mm256_load_ps(panel + 8)};
-      add_strip(Indices<M>(), xs, w, sum);
+      add_rows<kStripVectors>(Indices<M>(), xs, w, sum);
     }
     add_scaled<kStripVectors>(Indices<M * kStripVectors>(), sum, scale + strip, total + strip);
   }
@@ -177,14 +174,14 @@ struct Kernel {
   static constexpr std::int64_t kAlign = 1;
   static constexpr std::int64_t kRows = 6;
   static constexpr std::int64_t kFewRows = 6;
-  static constexpr std::int64_t kChunk = 256;
-  static constexpr std::int64_t kPanel = 256;
+  static constexpr std::int64_t kFewTile = 4;
+  static constexpr std::int64_t kChunk = 128;
+  static constexpr std::int64_t kPanel = 128;
   static constexpr bool kRowMajor = false;
 
   static void convert(const MatrixView& x, std::int64_t m, const Chunk& chunk, float* out) { convert_row(x, m, chunk, out); }
   static auto few(int rows) {
-    static constexpr decltype(&few_rows<W, 1>) kFew[] = {few_rows<W, 1>, few_rows<W, 2>, few_rows<W, 3>,
-                                                         few_rows<W, 4>, few_rows<W, 5>, few_rows<W, 6>};
+    static constexpr decltype(&few_rows<W, 1>) kFew[] = {few_rows<W, 1>, few_rows<W, 2>, few_rows<W, 3>, few_rows<W, 4>};
     return kFew[rows - 1];
   }
   static void dequantize(const Chunk& chunk, float* panel) { fill_panel<W>(chunk, panel); }

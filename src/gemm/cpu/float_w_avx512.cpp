@@ -36,6 +36,7 @@ template <bool kSymmetric>
 class W8 {
  public:
   static constexpr int kLoads = 2, kStride = 2, kPerLoad = 2;
+  static constexpr int kFewRows = 64;  // that cost less without a panel
 
   OCTAVO_AVX512_INLINE explicit W8(const Chunk& chunk) {
     if constexpr (!kSymmetric) set_offsets<8>(Indices<2 * kVectors>(), chunk.zero_point, offset_);
@@ -61,6 +62,7 @@ template <>
 class W4<true> {
  public:
   static constexpr int kLoads = 4, kStride = 1, kPerLoad = 2;
+  static constexpr int kFewRows = 24;
 
   OCTAVO_AVX512_INLINE explicit W4(const Chunk&)
       : table_(_mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)) {}
@@ -78,6 +80,7 @@ template <>
 class W4<false> {
  public:
   static constexpr int kLoads = 2, kStride = 2, kPerLoad = 4;
+  static constexpr int kFewRows = 24;
 
   OCTAVO_AVX512_INLINE explicit W4(const Chunk& chunk) {
     set_offsets<4>(Indices<kPerLoad * kVectors>(), chunk.zero_point, offset_);
@@ -149,7 +152,7 @@ OCTAVO_AVX512 void few_rows(const Chunk& chunk, const float* x, float* total) {
   float_w::clear(Indices<M * kVectors>(), sum);
   const std::uint32_t* q = chunk.q;
   for (std::int64_t step = 0; step < chunk.steps; ++step, q += kBlockChannels, x += kUnit<W> * M) {
-    float_w::prefetch(q + float_w::kAhead, kStepBytes);
+    float_w::prefetch<1>(q + float_w::kAhead, kStepBytes);
     add_dwords<M>(loads, weights, q, x, sum);
   }
   float_w::add_scaled(Indices<M * kVectors>(), sum, chunk.scale, total);
@@ -208,15 +211,15 @@ struct Kernel {
   static constexpr std::int64_t kPerStep = kUnit<W>;
   static constexpr std::int64_t kAlign = 1;
   static constexpr std::int64_t kRows = 6;
-  static constexpr std::int64_t kFewRows = 6;
-  static constexpr std::int64_t kChunk = 256;
-  static constexpr std::int64_t kPanel = 256;
+  static constexpr std::int64_t kFewRows = W::kFewRows;
+  static constexpr std::int64_t kFewTile = 4;
+  static constexpr std::int64_t kChunk = 128;
+  static constexpr std::int64_t kPanel = 128;
   static constexpr bool kRowMajor = false;
 
   static void convert(const MatrixView& x, std::int64_t m, const Chunk& chunk, float* out) { convert_row(x, m, chunk, out); }
   static auto few(int rows) {
-    static constexpr decltype(&few_rows<W, 1>) kFew[] = {few_rows<W, 1>, few_rows<W, 2>, few_rows<W, 3>,
-                                                         few_rows<W, 4>, few_rows<W, 5>, few_rows<W, 6>};
+    static constexpr decltype(&few_rows<W, 1>) kFew[] = {few_rows<W, 1>, few_rows<W, 2>, few_rows<W, 3>, few_rows<W, 4>};
     return kFew[rows - 1];
   }
   static void dequantize(const Chunk& chunk, float* panel) { fill_panel<W>(chunk, panel); }
