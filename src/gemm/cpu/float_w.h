@@ -1,28 +1,29 @@
 // What the weight-only kernels on packed weights (Layout::kBlock64) share: how a product is cut into pieces. What they do
 // with a piece is theirs, in one file per kind of x and instruction set.
 //
-//   chunk   up to Kernel::kChunk neighbours along K of one group and 64 channels. Its products with a row of x are summed in
-//   fp32 in
-//           ascending order, then total += sum · scale. Nothing else decides the order of additions, so a row of y does not
-//           depend on the other rows, on tiles or on threads.
+//   chunk   up to Kernel::kChunk neighbours along K of one group and 64 channels. Its products with a row of x are summed
+//           in fp32 in ascending order, then total += sum · scale. Nothing else decides the order of additions, so a row of
+//           y does not depend on the other rows, on tiles or on threads.
 //   tile    up to Kernel::kRows rows of x, converted and interleaved once a call: values of all its rows at one k are
 //           neighbours. A tile of few rows is multiplied with weights that are taken apart in registers.
 //   panel   the chunks of a span of K as the multiply instruction takes them, in cache: for more rows than one tile has,
-//           weights are taken apart once for all of them. So x lies as [span][tile][chunk][k][row], one stream for a panel.
+//           weights are taken apart once for all of them. So x lies as [span][tile][chunk][k][row], one stream a panel.
 //
 // A Kernel has
-//   X                 what it multiplies with: a float, or a pair of bf16 in a dword
-//   kPerStep          X's in a dword of weights
-//   kAlign            a chunk's X's are padded with zeros to a multiple of it
-//   kRows             rows in a tile at most
-//   kFewRows          up to so many rows are multiplied without a panel, in tiles of kFewTile; 0 for never
-//   kChunk            columns in a chunk, a multiple of 32: fewer bound the rounding error of long rows, more scale less
-//   often kPanel            X's of a channel in a panel, at least those of a chunk kRowMajor         tiles are
-//   [chunk][row][k] and not [chunk][k][row]; then every tile has kRows rows, zeros beyond the last State constructed by each
-//   thread that multiplies, for as long as it does convert           X's of one row and chunk: `count` elements from k on,
-//   then zeros up to `padded` X's few(rows)         the function for so many rows: total[row][64] += scale · Σ weights · x
-//   dequantize        a chunk's X's into a panel, [k][64] product(rows) few() from a panel store             y[m, 64
-//   channels of block b] = total + bias
+//   X              what it multiplies with: a float, or a pair of bf16 in a dword
+//   kPerStep       X's in a dword of weights
+//   kAlign         a chunk's X's are padded with zeros to a multiple of it
+//   kRows          rows in a tile at most
+//   kFewRows       up to so many rows are multiplied without a panel, in tiles of kFewTile; 0 for never
+//   kChunk         columns in a chunk, a multiple of 32: fewer bound the rounding error of long rows, more scale less often
+//   kPanel         X's of a channel in a panel, at least those of a chunk
+//   kRowMajor      tiles are [chunk][row][k], not [chunk][k][row]; every tile has kRows rows then, zeros beyond the last
+//   State          constructed by each thread that multiplies, for as long as it does
+//   convert        X's of one row and chunk: `count` elements from k on, then zeros up to `padded` X's
+//   few(rows)      the function for so many rows: total[row][64] += scale · Σ weights · x
+//   dequantize     a chunk's X's into a panel, [k][64]
+//   product(rows)  few() from a panel
+//   store          y[m, 64 channels of block b] = total + bias
 #pragma once
 
 #include <algorithm>
