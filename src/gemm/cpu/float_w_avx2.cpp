@@ -87,12 +87,30 @@ OCTAVO_AVX2_INLINE void add_rows(std::integer_sequence<int, M...>, const float* 
   (add_row<M>(Indices<kWidth>(), _mm256_broadcast_ss(x + M), w, sum), ...);
 }
 
-// Element I of the dwords of a pass, whose first vector is the j0-th.
+// Vector j of a pass times the rows of x.
+template <int j, int kWidth, int... M>
+OCTAVO_AVX2_INLINE void add_vector(std::integer_sequence<int, M...>, const __m256* x, __m256 w, __m256* sum) {
+  ((sum[M * kWidth + j] = _mm256_fmadd_ps(x[M], w, sum[M * kWidth + j])), ...);
+}
+
+template <int... M>
+OCTAVO_AVX2_INLINE void broadcast(std::integer_sequence<int, M...>, const float* x, __m256* out) {
+  ((out[M] = _mm256_broadcast_ss(x + M)), ...);
+}
+
+// Element I of the dwords of a pass, whose first vector is the j0-th. Of x and weights, the fewer wait in registers.
 template <int I, int M, class W, int... J>
 OCTAVO_AVX2_INLINE void add_element(std::integer_sequence<int, J...>, const W& weights, const std::uint32_t* q, int j0,
                                     const float* x, __m256* sum) {
-  const __m256 w[] = {weights.template value<I>(q + 8 * J, j0 + J)...};
-  add_rows<sizeof...(J)>(Indices<M>(), x + I * M, w, sum);
+  constexpr int kWidth = sizeof...(J);
+  if constexpr (M < kWidth) {
+    __m256 xs[M];
+    broadcast(Indices<M>(), x + I * M, xs);
+    (add_vector<J, kWidth>(Indices<M>(), xs, weights.template value<I>(q + 8 * J, j0 + J), sum), ...);
+  } else {
+    const __m256 w[] = {weights.template value<I>(q + 8 * J, j0 + J)...};
+    add_rows<kWidth>(Indices<M>(), x + I * M, w, sum);
+  }
 }
 
 template <int M, int kWidth, class W, int... I>
@@ -103,7 +121,8 @@ OCTAVO_AVX2_INLINE void add_dwords(std::integer_sequence<int, I...>, const W& we
 
 template <class W, int M>
 OCTAVO_AVX2 void few_rows(const Chunk& chunk, const float* x, float* total) {
-  constexpr int kWidth = M == 1 ? 8 : M <= 3 ? 4 : 2;  // so that everything has a register
+  // As many as have registers, beside what takes the dwords apart.
+  constexpr int kWidth = W::kUnit == 4 ? (M == 1 ? 8 : M <= 3 ? 4 : 2) : (M <= 2 ? 4 : 2);
   const W weights(chunk);
   for (int j0 = 0; j0 < kVectors; j0 += kWidth) {
     __m256 sum[M * kWidth];
@@ -173,7 +192,7 @@ struct Kernel {
   static constexpr std::int64_t kPerStep = W::kUnit;
   static constexpr std::int64_t kAlign = 1;
   static constexpr std::int64_t kRows = 6;
-  static constexpr std::int64_t kFewRows = 6;
+  static constexpr std::int64_t kFewRows = 4;
   static constexpr std::int64_t kFewTile = 4;
   static constexpr std::int64_t kChunk = 128;
   static constexpr std::int64_t kPanel = 128;
