@@ -11,9 +11,9 @@ for every contender of a family, and multiplying at the peak of the best instruc
 The peers live in a virtual environment of their own, none is required, and what is missing is said:
 
     make build && cmake --preset dev && cmake --build --preset dev --target octavo_roofs
-    python3 -m venv /tmp/peers && /tmp/peers/bin/pip install torch==2.11.0 numpy matplotlib openvino onnxruntime onnx
-    /tmp/peers/bin/pip install --no-binary llama-cpp-python llama-cpp-python  # compiles ggml for this processor
-    /tmp/peers/bin/python bench/cpu_peers.py --machine epyc-zen4-2c
+    python3 -m venv build/peers && build/peers/bin/pip install torch==2.11.0 numpy matplotlib openvino onnxruntime onnx
+    build/peers/bin/pip install --no-binary llama-cpp-python llama-cpp-python  # compiles ggml for this processor
+    build/peers/bin/python bench/cpu_peers.py --machine epyc-zen4-2c
 
 OCTAVO_TORCH_LIBRARY names another octavo_torch.so than this checkout's newest. With a machine's name, writes
 bench/results/NAME/cpu_linear.json and .png. Libraries with threads of their own are called once untimed before they are
