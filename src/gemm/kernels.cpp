@@ -221,30 +221,41 @@ bool usable(const Kernel& kernel) {
   return answers[static_cast<std::size_t>(&kernel - kTable)];
 }
 
-// Whether a row runs the problem. No reason is written, which would take longer than a small product does.
-bool runs(const Kernel& kernel, const Problem& problem) {
-  if (kernel.op != problem.op || kernel.device != problem.device.type || !usable(kernel)) return false;
-  if (kernel.layout != problem.layout) {
-    if (problem.layout != kRowMajor || problem.N == 0 || problem.K == 0) return false;
-    if (problem.M < kRowsWorthPacking) return false;
-  }
-  return kernel.refuses(problem).empty();
+// What keeps a row from a problem, before it is asked itself.
+enum class Obstacle : std::uint8_t { kNone, kOp, kDevice, kMachine, kLayout, kFewRows };
+
+// A forced row packs whatever it costs.
+Obstacle obstacle(const Kernel& kernel, const Problem& problem, bool forced = false) {
+  if (kernel.op != problem.op) return Obstacle::kOp;
+  if (kernel.device != problem.device.type) return Obstacle::kDevice;
+  if (!usable(kernel)) return Obstacle::kMachine;
+  if (kernel.layout == problem.layout) return Obstacle::kNone;
+  if (problem.layout != kRowMajor || problem.N == 0 || problem.K == 0) return Obstacle::kLayout;
+  return problem.M < kRowsWorthPacking && !forced ? Obstacle::kFewRows : Obstacle::kNone;
 }
 
-// Why a row does not run the problem; empty when it does. A forced row packs whatever it costs.
+// Whether a row runs the problem. No reason is written, which would take longer than a small product does.
+bool runs(const Kernel& kernel, const Problem& problem) {
+  return obstacle(kernel, problem) == Obstacle::kNone && kernel.refuses(problem).empty();
+}
+
+// Why a row does not run the problem; empty when it does.
 std::string reason_against(const Kernel& kernel, const Problem& problem, bool forced = false) {
-  if (kernel.op != problem.op) return format_text("it computes {}", to_string(kernel.op));
-  if (kernel.device != problem.device.type) return "it runs on another device";
-  if (const Status usable = kernel.usable(); !usable.ok()) return usable.message();
-  if (kernel.layout != problem.layout) {
-    if (problem.layout != kRowMajor || problem.N == 0 || problem.K == 0) {
+  switch (obstacle(kernel, problem, forced)) {
+    case Obstacle::kNone:
+      return kernel.refuses(problem);
+    case Obstacle::kOp:
+      return format_text("it computes {}", to_string(kernel.op));
+    case Obstacle::kDevice:
+      return "it runs on another device";
+    case Obstacle::kMachine:
+      return kernel.usable().message();
+    case Obstacle::kLayout:
       return format_text("weights are {}, it reads {}", to_string(problem.layout), to_string(kernel.layout));
-    }
-    if (problem.M < kRowsWorthPacking && !forced) {
-      return format_text("weights are row-major; packing them for one product pays from {} rows on", kRowsWorthPacking);
-    }
+    case Obstacle::kFewRows:
+      break;
   }
-  return kernel.refuses(problem);
+  return format_text("weights are row-major; packing them for one product pays from {} rows on", kRowsWorthPacking);
 }
 
 // The reasons of the rows before `last`; nullptr: of all.
