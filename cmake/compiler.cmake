@@ -9,16 +9,20 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 
 add_library(octavo_options INTERFACE)
 # Results are specified to the bit: no contraction of a*b+c into an FMA, no reassociation, no flushing of subnormals.
-target_compile_options(octavo_options INTERFACE -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow -Wconversion
-                                                -Wno-sign-conversion)
+set(flags -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
-  target_compile_options(octavo_options INTERFACE -Wno-restrict)  # GCC 12 sees overlaps in std::string that are not there
+  list(APPEND flags -Wno-restrict)  # GCC 12 sees overlaps in std::string that are not there
 endif()
 if(OCTAVO_SANITIZE)
-  target_compile_options(octavo_options INTERFACE -fsanitize=${OCTAVO_SANITIZE} -fno-sanitize-recover=all
-                                                  -fno-omit-frame-pointer)
+  list(APPEND flags -fsanitize=${OCTAVO_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(octavo_options INTERFACE -fsanitize=${OCTAVO_SANITIZE})
 endif()
 
 # No build machine's paths in what is shipped, and the same bytes wherever it was built.
-target_compile_options(octavo_options INTERFACE -ffile-prefix-map=${PROJECT_SOURCE_DIR}/=)
+list(APPEND flags -ffile-prefix-map=${PROJECT_SOURCE_DIR}/=)
+target_compile_options(octavo_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${flags}>")
+
+# nvcc has no switch for all of that: kernels that must be exact to the bit say so themselves, with __fmul_rn and its kind.
+# lineinfo costs nothing at run time, and names the line in a profiler and under compute-sanitizer.
+target_compile_options(octavo_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:CUDA>:-lineinfo;-Xcompiler=-Wall,-Wextra,-ffp-contract=off,-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=>")

@@ -39,6 +39,7 @@ struct Problem {
   std::int64_t K = 0;
   Device device;
   Layout layout = Layout::kRowMajor;  // of the weight
+  int alignment = 16;  // bytes, a power of two up to 16: that of every row of x and of a row-major weight, on CUDA
 };
 
 // One row of the kernel table, as a user sees it.
@@ -74,6 +75,12 @@ Layout best_layout(Problem problem);
 
 // Every product below takes its weight row-major or packed. A row-major weight that many rows of x will read is packed into
 // a buffer of the call's own first.
+//
+// The functions that take a Parallel run on the CPU and take CPU memory. Those that take a Stream run on the CUDA device
+// that all their operands are on: they put their work on that stream and return, allocate nothing and wait for nothing, so
+// they can be captured into a CUDA graph. They give the same bits. What they read as weights (w, w_scale and bias) must be
+// complete, and stay unchanged, while products run: kernels load it before their predecessor on the stream has ended. Work
+// of other libraries on the stream is waited for.
 
 // x [M, K] float32, float16 or bfloat16; w [N, K] in any format; bias [1, N] in any of x's types, or empty; y [M, N]
 // float32, float16 or bfloat16.
@@ -89,6 +96,10 @@ Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixVie
 Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const PackedWeight& w, const MatrixView& bias,
                  const MutableMatrixView& y, Parallel& parallel = serial());
 
+// The same on CUDA, where the scales must be contiguous.
+Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixView& w, const MatrixView& w_scale,
+                 const MatrixView& bias, const MutableMatrixView& y, Stream stream);
+
 // W8A8 with dynamic scales: x [M, K] float32, float16 or bfloat16 is quantized per token, then scaled_mm.
 Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
                    Parallel& parallel = serial());
@@ -98,6 +109,9 @@ Status linear_w8a8(const MatrixView& x, const PackedWeight& w, const MatrixView&
 // y [M, N] bfloat16 = alpha · x [M, K] int8 · w [N, K]ᵀ int8.
 Status matmul(const MatrixView& x, const MatrixView& w, float alpha, const MutableMatrixView& y,
               Parallel& parallel = serial());
+
+// The same on CUDA.
+Status matmul(const MatrixView& x, const MatrixView& w, float alpha, const MutableMatrixView& y, Stream stream);
 
 // W4A8: x is quantized per token and per group of w's format, integer sums per group, scaled and added in order of groups.
 Status linear_w4a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,

@@ -99,5 +99,8 @@ Status unpack_int4(const MatrixView& packed, const MutableMatrixView& q, Paralle
 // one a row, or one a row and group of group_size. A slice with NaN or Inf gets scale NaN and q = 0.
 Status quantize_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
                           const MutableMatrixView& scale, Parallel& parallel = serial());
+// The same on the CUDA device that x, q and scale are on; see gemm.h for what a Stream means.
+Status quantize_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
+                          const MutableMatrixView& scale, Stream stream);
 
 }  // namespace octavo

@@ -61,7 +61,7 @@ struct Device {
   bool operator==(const Device&) const = default;
 };
 
-// A stream of the device (a cudaStream_t on CUDA), opaque here so that no CUDA header is needed; null on the CPU.
+// A cudaStream_t, opaque here so that no CUDA header is needed; null is the default stream.
 struct Stream {
   void* handle = nullptr;
 };

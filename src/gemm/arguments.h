@@ -14,6 +14,8 @@ struct Arguments {
   float threshold = 0;  // linear_llm_int8 only
   OutlierRule rule = OutlierRule::kToken;
   PackedWeight packed = {};  // for kernels that read a packed layout; without data where the weight is row-major
+  Stream stream = {};        // where a CUDA kernel is launched
+  float alpha = 1;           // on CUDA in place of w.scale, where that has no data; x_scale then counts as 1 if it has none
 };
 
 }  // namespace octavo

@@ -15,12 +15,12 @@ Status check_shapes(const Arguments& a) {
   if (a.x.cols != q.cols) {
     return invalid("x is [{}, {}] and the weight [{}, {}]: their K differ", a.x.rows, a.x.cols, q.rows, q.cols);
   }
-  OCTAVO_RETURN_IF_ERROR(check_on_cpu(as_const(a.y), "y"));
+  OCTAVO_RETURN_IF_ERROR(check_on(a.x.device, as_const(a.y), "y"));
   if (a.y.rows != a.x.rows || a.y.cols != q.rows) {
     return invalid("y is [{}, {}]; it must be [{}, {}]", a.y.rows, a.y.cols, a.x.rows, q.rows);
   }
   if (a.bias.data == nullptr) return {};
-  OCTAVO_RETURN_IF_ERROR(check_float(a.bias, "bias"));
+  OCTAVO_RETURN_IF_ERROR(check_float(a.bias, "bias", a.x.device));
   if (a.bias.rows != 1 || a.bias.cols != q.rows) {
     return invalid("bias is [{}, {}]; it must be [1, {}]", a.bias.rows, a.bias.cols, q.rows);
   }
@@ -34,11 +34,16 @@ Status check_integer_range(std::int64_t K) {
 }
 
 // One scale, or one a row of `rows`.
-Status check_scale(const MatrixView& scale, std::string_view name, std::int64_t rows) {
-  OCTAVO_RETURN_IF_ERROR(check_on_cpu(scale, name));
+Status check_scale(const Device& device, const MatrixView& scale, std::string_view name, std::int64_t rows) {
+  OCTAVO_RETURN_IF_ERROR(check_on(device, scale, name));
   if (scale.dtype != DType::kFloat32) return invalid("{} is {}; it must be float32", name, to_string(scale.dtype));
-  if (scale.cols == 1 && (scale.rows == rows || scale.rows == 1)) return {};
-  return invalid("{} is [{}, {}]; it must be [{}, 1] or [1, 1]", name, scale.rows, scale.cols, rows);
+  if (scale.cols != 1 || (scale.rows != rows && scale.rows != 1)) {
+    return invalid("{} is [{}, {}]; it must be [{}, 1] or [1, 1]", name, scale.rows, scale.cols, rows);
+  }
+  if (device.type == DeviceType::kCuda && scale.rows > 1 && scale.stride != sizeof(float)) {
+    return invalid("{} is not contiguous, which CUDA kernels need: its rows are {} bytes apart", name, scale.stride);
+  }
+  return {};
 }
 
 Status check_int8_format(const WeightFormat& format, std::string_view op) {
@@ -49,10 +54,24 @@ Status check_int8_format(const WeightFormat& format, std::string_view op) {
 bool is_packed(const Arguments& a) { return !a.packed.data.empty(); }
 
 Status check_float_operands(const Arguments& a) {
-  OCTAVO_RETURN_IF_ERROR(is_packed(a) ? check_packed(a.packed) : check_weight(a.w));
-  OCTAVO_RETURN_IF_ERROR(check_float(a.x, "x"));
-  OCTAVO_RETURN_IF_ERROR(check_float(as_const(a.y), "y"));
+  OCTAVO_RETURN_IF_ERROR(is_packed(a) ? check_packed(a.packed) : check_weight(a.w, a.x.device));
+  OCTAVO_RETURN_IF_ERROR(check_float(a.x, "x", a.x.device));
+  OCTAVO_RETURN_IF_ERROR(check_float(as_const(a.y), "y", a.x.device));
   return check_shapes(a);
+}
+
+// Of scaled_mm and matmul, all but the scales.
+Status check_integer_operands(const Arguments& a) {
+  OCTAVO_RETURN_IF_ERROR(check_on(a.x.device, a.x, "x"));
+  OCTAVO_RETURN_IF_ERROR(is_packed(a) ? check_packed(a.packed) : check_on(a.x.device, a.w.q, "w"));
+  OCTAVO_RETURN_IF_ERROR(check_int8_format(a.w.format, "scaled_mm"));
+  if (a.x.dtype != DType::kInt8) return invalid("x is {}; it must be int8", to_string(a.x.dtype));
+  if (a.w.q.dtype != DType::kInt8) return invalid("w is {}; it must be int8", to_string(a.w.q.dtype));
+  OCTAVO_RETURN_IF_ERROR(check_integer_range(a.x.cols));
+  OCTAVO_RETURN_IF_ERROR(check_shapes(a));
+  if (a.y.dtype != DType::kInt32) return check_float(as_const(a.y), "y", a.x.device);
+  if (a.bias.data != nullptr) return invalid("int32 output is the raw sums; it takes no bias");
+  return {};
 }
 
 }  // namespace
@@ -60,21 +79,13 @@ Status check_float_operands(const Arguments& a) {
 Status check_linear(const Arguments& a) { return check_float_operands(a); }
 
 Status check_scaled_mm(const Arguments& a) {
-  OCTAVO_RETURN_IF_ERROR(check_on_cpu(a.x, "x"));
-  OCTAVO_RETURN_IF_ERROR(is_packed(a) ? check_packed(a.packed) : check_on_cpu(a.w.q, "w"));
-  OCTAVO_RETURN_IF_ERROR(check_int8_format(a.w.format, "scaled_mm"));
-  if (a.x.dtype != DType::kInt8) return invalid("x is {}; it must be int8", to_string(a.x.dtype));
-  if (a.w.q.dtype != DType::kInt8) return invalid("w is {}; it must be int8", to_string(a.w.q.dtype));
-  OCTAVO_RETURN_IF_ERROR(check_integer_range(a.x.cols));
-  OCTAVO_RETURN_IF_ERROR(check_shapes(a));
-  if (a.y.dtype == DType::kInt32) {
-    if (a.bias.data != nullptr) return invalid("int32 output is the raw sums; it takes no bias");
-    return {};
-  }
-  OCTAVO_RETURN_IF_ERROR(check_float(as_const(a.y), "y"));
-  OCTAVO_RETURN_IF_ERROR(check_scale(a.x_scale, "x_scale", a.x.rows));
-  return is_packed(a) ? Status() : check_scale(a.w.scale, "w_scale", a.w.q.rows);
+  OCTAVO_RETURN_IF_ERROR(check_integer_operands(a));
+  if (a.y.dtype == DType::kInt32) return {};
+  OCTAVO_RETURN_IF_ERROR(check_scale(a.x.device, a.x_scale, "x_scale", a.x.rows));
+  return is_packed(a) ? Status() : check_scale(a.x.device, a.w.scale, "w_scale", a.w.q.rows);
 }
+
+Status check_matmul(const Arguments& a) { return check_integer_operands(a); }
 
 Status check_linear_w8a8(const Arguments& a) {
   OCTAVO_RETURN_IF_ERROR(check_int8_format(a.w.format, "w8a8"));

@@ -7,6 +7,7 @@ namespace octavo {
 
 Status check_linear(const Arguments& a);
 Status check_scaled_mm(const Arguments& a);
+Status check_matmul(const Arguments& a);  // scaled_mm with alpha for scales
 Status check_linear_w8a8(const Arguments& a);
 Status check_linear_w4a8(const Arguments& a);
 Status check_linear_llm_int8(const Arguments& a);

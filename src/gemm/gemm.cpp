@@ -1,9 +1,13 @@
 #include "octavo/gemm.h"
 
+#include <bit>
+
 #include "core/aligned_buffer.h"
+#include "core/cuda.h"
 #include "core/macros.h"
 #include "gemm/check.h"
 #include "gemm/kernels.h"
+#include "quantize/check.h"
 
 namespace octavo {
 namespace {
@@ -36,6 +40,16 @@ Status run_packed(const Kernel& kernel, Arguments a, Parallel& parallel) {
   return {};
 }
 
+// Of every row's address: the lowest bit that is set in any, up to 16.
+int alignment_of(const Arguments& a) {
+  std::uintptr_t bits = 16;
+  for (const MatrixView& m : {a.x, a.w.q}) {
+    bits |= reinterpret_cast<std::uintptr_t>(m.data);
+    if (m.rows > 1) bits |= static_cast<std::uintptr_t>(m.stride);
+  }
+  return 1 << std::countr_zero(bits);
+}
+
 Layout layout_of(const Arguments& a) { return a.packed.data.empty() ? Layout::kRowMajor : a.packed.layout; }
 
 Status run(Op op, const Arguments& a, Parallel& parallel) {
@@ -43,17 +57,22 @@ Status run(Op op, const Arguments& a, Parallel& parallel) {
   return run_kernel(*kernel, a, parallel);
 }
 
+Status run_on_cuda(Op op, const Arguments& a) { return run(op, a, serial()); }
+
 Status run_linear(const Arguments& a, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(a.x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_linear(a));
   return run(Op::kLinear, a, parallel);
 }
 
 Status run_scaled_mm(const Arguments& a, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(a.x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_scaled_mm(a));
   return run(Op::kScaledMm, a, parallel);
 }
 
 Status run_w8a8(Arguments a, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(a.x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_linear_w8a8(a));
   AlignedBuffer<std::int8_t> q(a.x.rows * a.x.cols);
   AlignedBuffer<float> scale(a.x.rows);
@@ -66,11 +85,13 @@ Status run_w8a8(Arguments a, Parallel& parallel) {
 }
 
 Status run_w4a8(const Arguments& a, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(a.x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_linear_w4a8(a));
   return run(Op::kLinearW4A8, a, parallel);
 }
 
 Status run_llm_int8(const Arguments& a, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(a.x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_linear_llm_int8(a));
   return run(Op::kLinearLlmInt8, a, parallel);
 }
@@ -78,11 +99,16 @@ Status run_llm_int8(const Arguments& a, Parallel& parallel) {
 }  // namespace
 
 Problem problem_of(Op op, const Arguments& a) {
-  return {op, a.x.dtype, a.w.q.dtype, a.w.format, a.x.rows, a.w.q.rows, a.x.cols, a.x.device, layout_of(a)};
+  return {op, a.x.dtype, a.w.q.dtype, a.w.format, a.x.rows, a.w.q.rows, a.x.cols, a.x.device, layout_of(a), alignment_of(a)};
 }
 
 Status run_kernel(const Kernel& kernel, const Arguments& a, Parallel& parallel) {
   if (a.y.empty()) return {};
+  if (kernel.device == DeviceType::kCuda) {
+    const cuda::DeviceGuard guard(a.x.device);
+    kernel.run(a, parallel);
+    return cuda::take_error();
+  }
   if (kernel.layout != layout_of(a)) return run_packed(kernel, a, parallel);
   kernel.run(a, parallel);
   return {};
@@ -118,6 +144,16 @@ Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixVie
   return run_scaled_mm({x, x_scale, {format, w, w_scale, {}}, bias, y}, parallel);
 }
 
+Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixView& w, const MatrixView& w_scale,
+                 const MatrixView& bias, const MutableMatrixView& y, Stream stream) {
+  const WeightFormat format = {8, true, w_scale.rows == 1 ? kPerTensor : kPerChannel};
+  Arguments a = {x, x_scale, {format, w, w_scale, {}}, bias, y};
+  a.stream = stream;
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_scaled_mm(a));
+  return run_on_cuda(Op::kScaledMm, a);
+}
+
 Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const PackedWeight& w, const MatrixView& bias,
                  const MutableMatrixView& y, Parallel& parallel) {
   Arguments a = with_packed(x, w, bias, y);
@@ -138,6 +174,15 @@ Status linear_w8a8(const MatrixView& x, const PackedWeight& w, const MatrixView&
 Status matmul(const MatrixView& x, const MatrixView& w, float alpha, const MutableMatrixView& y, Parallel& parallel) {
   return scaled_mm(x, MatrixView(&kOne, DType::kFloat32, 1, 1), w, MatrixView(&alpha, DType::kFloat32, 1, 1), {}, y,
                    parallel);
+}
+
+Status matmul(const MatrixView& x, const MatrixView& w, float alpha, const MutableMatrixView& y, Stream stream) {
+  Arguments a = {x, {}, {{8, true, kPerTensor}, w, {}, {}}, {}, y};
+  a.stream = stream;
+  a.alpha = alpha;
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_matmul(a));
+  return run_on_cuda(Op::kScaledMm, a);
 }
 
 Status linear_w4a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,

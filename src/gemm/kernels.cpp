@@ -6,6 +6,7 @@
 
 #include "core/amx.h"
 #include "core/cpu_features.h"
+#include "core/cuda.h"
 #include "core/error.h"
 #include "core/macros.h"
 #include "gemm/cpu/bf16_w_amx.h"
@@ -20,6 +21,7 @@
 #include "gemm/cpu/s8_w8_avx512vnni.h"
 #include "gemm/cpu/s8_w8_row_avx2.h"
 #include "gemm/cpu/s8g_w4_avx512vnni.h"
+#include "gemm/cuda/reference.h"
 #include "gemm/reference.h"
 
 namespace octavo {
@@ -142,6 +144,14 @@ std::string needs_few_rows_and_nibbles(const Problem& p) {
   return needs_few_rows(p);
 }
 
+#if OCTAVO_HAVE_CUDA
+Status any_gpu() { return cuda::some_gpu(); }
+
+std::string any_gpu_problem(const Problem& p) { return cuda::refusal(p.device); }
+
+constexpr DeviceType kCuda = DeviceType::kCuda;
+#endif
+
 constexpr DeviceType kCpu = DeviceType::kCpu;
 constexpr Layout kRowMajor = Layout::kRowMajor;
 constexpr Layout kBlock64 = Layout::kBlock64;
@@ -209,16 +219,26 @@ const Kernel kTable[] = {
 #endif
     {"cpu_llmint8_w8_reference", Op::kLinearLlmInt8, kCpu, kRowMajor, "int8 product and outliers in fp32: plain loops",
      anywhere, any_problem, reference::linear_llm_int8},
+#if OCTAVO_HAVE_CUDA
+    {"cuda_s8_w8_reference", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8: each thread one dot product", any_gpu,
+     any_gpu_problem, cuda_s8_w8_reference},
+#endif
 };
 
-// Whether this machine can run a row, asked once.
-bool usable(const Kernel& kernel) {
+// Whether this machine can run the rows of a device, asked once; of CUDA only when something runs there, because asking
+// starts the driver, after which a process should not fork.
+template <DeviceType kDevice>
+bool usable_on(const Kernel& kernel) {
   static const auto answers = [] {
-    std::array<bool, std::size(kTable)> rows;
-    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = kTable[i].usable().ok();
+    std::array<bool, std::size(kTable)> rows = {};
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = kTable[i].device == kDevice && kTable[i].usable().ok();
     return rows;
   }();
   return answers[static_cast<std::size_t>(&kernel - kTable)];
+}
+
+bool usable(const Kernel& kernel) {
+  return kernel.device == DeviceType::kCpu ? usable_on<DeviceType::kCpu>(kernel) : usable_on<DeviceType::kCuda>(kernel);
 }
 
 // What keeps a row from a problem, before it is asked itself.

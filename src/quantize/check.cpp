@@ -23,8 +23,15 @@ Status check_dtype(const MatrixView& m, std::string_view name, DType dtype) {
 
 }  // namespace
 
-Status check_on_cpu(const MatrixView& m, std::string_view name) {
-  if (m.device.type != DeviceType::kCpu) return invalid("{} is on a CUDA device; this function takes CPU memory", name);
+Status check_on(const Device& device, const MatrixView& m, std::string_view name) {
+  if (m.device.type != device.type) {
+    return device.type == DeviceType::kCpu
+               ? invalid("{} is on a CUDA device; without a Stream, this function takes CPU memory", name)
+               : invalid("{} is on the CPU; with a Stream, this function takes memory of a CUDA device", name);
+  }
+  if (m.device != device) {
+    return invalid("{} is on cuda:{} and x on cuda:{}; all must be on one device", name, m.device.index, device.index);
+  }
   if (m.rows < 0 || m.cols < 0) return invalid("{} has shape [{}, {}]", name, m.rows, m.cols);
   if (m.empty()) return {};
   if (m.data == nullptr) return invalid("{} has no data", name);
@@ -35,20 +42,26 @@ Status check_on_cpu(const MatrixView& m, std::string_view name) {
   return {};
 }
 
-Status check_float(const MatrixView& m, std::string_view name) {
-  OCTAVO_RETURN_IF_ERROR(check_on_cpu(m, name));
+Status check_on_cpu(const MatrixView& m, std::string_view name) { return check_on({}, m, name); }
+
+Status check_on_cuda(const MatrixView& m, std::string_view name) {
+  return check_on({DeviceType::kCuda, m.device.index}, m, name);
+}
+
+Status check_float(const MatrixView& m, std::string_view name, const Device& device) {
+  OCTAVO_RETURN_IF_ERROR(check_on(device, m, name));
   if (!is_float(m.dtype) || m.dtype == DType::kFloat64) {
     return invalid("{} is {}; it must be float32, float16 or bfloat16", name, to_string(m.dtype));
   }
   return {};
 }
 
-Status check_weight(const QuantizedWeight& w) {
+Status check_weight(const QuantizedWeight& w, const Device& device) {
   const WeightFormat& format = w.format;
   if (format.num_bits < 2 || format.num_bits > 8) return invalid("weights have 2 to 8 bits, not {}", format.num_bits);
   if (format.group_size < kPerChannel) return invalid("{} is not a group size", format.group_size);
-  OCTAVO_RETURN_IF_ERROR(check_on_cpu(w.q, "q"));
-  OCTAVO_RETURN_IF_ERROR(check_on_cpu(w.scale, "scale"));
+  OCTAVO_RETURN_IF_ERROR(check_on(device, w.q, "q"));
+  OCTAVO_RETURN_IF_ERROR(check_on(device, w.scale, "scale"));
   const bool packed = bits_of(w.q.dtype) == 4;
   if (packed && format.num_bits > 4)
     return invalid("q is packed two a byte, which holds up to 4 bits, not {}", format.num_bits);
@@ -58,7 +71,7 @@ Status check_weight(const QuantizedWeight& w) {
   OCTAVO_RETURN_IF_ERROR(check_dtype(w.scale, "scale", DType::kFloat32));
   OCTAVO_RETURN_IF_ERROR(check_shape(w.scale, "scale", scale_rows, scale_cols));
   if (format.symmetric) return {};
-  OCTAVO_RETURN_IF_ERROR(check_on_cpu(w.zero_point, "zero_point"));
+  OCTAVO_RETURN_IF_ERROR(check_on(device, w.zero_point, "zero_point"));
   OCTAVO_RETURN_IF_ERROR(check_dtype(w.zero_point, "zero_point", DType::kUInt8));
   return check_shape(w.zero_point, "zero_point", scale_rows, scale_cols);
 }
@@ -99,12 +112,12 @@ Status check_errors(const MatrixView& original, const QuantizedWeight& w) {
 
 Status check_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
                        const MutableMatrixView& scale) {
-  OCTAVO_RETURN_IF_ERROR(check_float(x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_float(x, "x", x.device));
   if (group_size != kPerChannel && group_size < 1) return invalid("{} is not a group size", group_size);
-  OCTAVO_RETURN_IF_ERROR(check_on_cpu(as_const(q), "q"));
+  OCTAVO_RETURN_IF_ERROR(check_on(x.device, as_const(q), "q"));
   OCTAVO_RETURN_IF_ERROR(check_dtype(as_const(q), "q", DType::kInt8));
   OCTAVO_RETURN_IF_ERROR(check_shape(as_const(q), "q", x.rows, x.cols));
-  OCTAVO_RETURN_IF_ERROR(check_on_cpu(as_const(scale), "scale"));
+  OCTAVO_RETURN_IF_ERROR(check_on(x.device, as_const(scale), "scale"));
   OCTAVO_RETURN_IF_ERROR(check_dtype(as_const(scale), "scale", DType::kFloat32));
   const WeightFormat groups = {8, true, group_size};
   return check_shape(as_const(scale), "scale", x.rows, groups.groups(x.cols));

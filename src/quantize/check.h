@@ -11,16 +11,19 @@ Status check_quantize(const MatrixView& w, const QuantizeOptions& options, const
 Status check_dequantize(const QuantizedWeight& w, const MutableMatrixView& out);
 Status check_errors(const MatrixView& original, const QuantizedWeight& w);
 Status check_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
-                       const MutableMatrixView& scale);
+                       const MutableMatrixView& scale);  // all on x's device
 
 // Whether q, scale and zero_point of w agree with its format.
-Status check_weight(const QuantizedWeight& w);
+Status check_weight(const QuantizedWeight& w, const Device& device = {});
 
-// The matrix is where the function runs, and not null unless it is empty.
+// The matrix is on the device where the function runs, aligned to its elements, and not null unless it is empty.
+Status check_on(const Device& device, const MatrixView& m, std::string_view name);
 Status check_on_cpu(const MatrixView& m, std::string_view name);
+// It is on some CUDA device.
+Status check_on_cuda(const MatrixView& m, std::string_view name);
 
 // float32, float16 or bfloat16.
-Status check_float(const MatrixView& m, std::string_view name);
+Status check_float(const MatrixView& m, std::string_view name, const Device& device = {});
 
 // The first NaN or Inf in row n of w.
 struct NonFinite {

@@ -1,0 +1,26 @@
+// Instructions that CUDA C++ has no word for.
+#pragma once
+
+namespace octavo::ptx {
+
+// Programmatic dependent launch: a kernel may start while the one in front of it on the stream still runs, so that it can
+// load its weights meanwhile. What makes that safe, for every kernel of ours:
+// - before wait_for_predecessor() returns, a thread touches only what no kernel of ours writes while products run: weights,
+//   their scales and biases. Activations, outputs and workspace, read or written, come after it, in every thread that does;
+// - launch_dependents() is called only after the thread's own wait has returned. So when a kernel gets past its wait, not
+//   only its predecessor is complete, but everything before that too;
+// - kernels that write weights never call launch_dependents(), and are launched with dependent = false.
+// Both are nothing on GPUs before compute capability 9.0, whose kernels start when their predecessor has ended.
+__device__ __forceinline__ void wait_for_predecessor() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void launch_dependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+}  // namespace octavo::ptx

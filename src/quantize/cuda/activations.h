@@ -1,0 +1,12 @@
+// quantize_per_token() on the GPU.
+#pragma once
+
+#include "octavo/quantize.h"
+
+namespace octavo {
+
+// Checked arguments, not empty, on the current device; errors are noted (core/cuda.h).
+void cuda_quantize_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
+                             const MutableMatrixView& scale, Stream stream);
+
+}  // namespace octavo
