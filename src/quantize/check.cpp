@@ -63,6 +63,19 @@ Status check_weight(const QuantizedWeight& w) {
   return check_shape(w.zero_point, "zero_point", scale_rows, scale_cols);
 }
 
+Status check_zero_points(const QuantizedWeight& w, std::int64_t n) {
+  if (w.format.symmetric) return {};
+  const std::int64_t row = w.format.group_size == kPerTensor ? 0 : n;
+  for (std::int64_t g = 0; g < w.zero_point.cols; ++g) {
+    const int value = w.zero_point.row<std::uint8_t>(row)[g];
+    if (value > w.format.qmax()) {
+      return invalid("zero_point[{}, {}] is {}; with {}-bit weights it must be in [0, {}]", row, g, value, w.format.num_bits,
+                     w.format.qmax());
+    }
+  }
+  return {};
+}
+
 Status check_quantize(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out) {
   OCTAVO_RETURN_IF_ERROR(check_float(w, "weight"));
   OCTAVO_RETURN_IF_ERROR(check_weight(as_const(out)));

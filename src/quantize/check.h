@@ -16,6 +16,10 @@ Status check_per_token(const MatrixView& x, std::int64_t group_size, const Mutab
 // Whether q, scale and zero_point of w agree with its format.
 Status check_weight(const QuantizedWeight& w);
 
+// Whether the zero points of row n are integers of the format. pack() asks, because kernels on packed weights count on it;
+// on row-major weights arithmetic is right for any byte, and products are not slowed down by looking.
+Status check_zero_points(const QuantizedWeight& w, std::int64_t n);
+
 // The matrix is where the function runs, and not null unless it is empty.
 Status check_on_cpu(const MatrixView& m, std::string_view name);
 
