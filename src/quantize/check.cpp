@@ -123,21 +123,14 @@ Status check_per_token(const MatrixView& x, std::int64_t group_size, const Mutab
   return check_shape(as_const(scale), "scale", x.rows, groups.groups(x.cols));
 }
 
-std::optional<NonFinite> find_non_finite(const MatrixView& w, std::int64_t n) {
+Status not_finite(const MatrixView& w, std::int64_t n, std::int64_t first_row) {
   for (std::int64_t k = 0; k < w.cols; ++k) {
     const float value = reference::element(w, n, k);
-    if (!std::isfinite(value)) return NonFinite{k, value};
+    if (std::isfinite(value)) continue;
+    const std::string_view name = std::isnan(value) ? "NaN" : value > 0 ? "Inf" : "-Inf";
+    return invalid("element [{}, {}] is {}; weights must be finite", first_row + n, k, name);
   }
-  return std::nullopt;
-}
-
-Status not_finite(const MatrixView& w, std::int64_t n) {
-  const auto bad = find_non_finite(w, n);
-  if (!bad) return {};
-  return invalid("element [{}, {}] is {}; weights must be finite", n, bad->column,
-                 std::isnan(bad->value) ? "NaN"
-                 : bad->value > 0       ? "Inf"
-                                        : "-Inf");
+  return {};
 }
 
 }  // namespace octavo

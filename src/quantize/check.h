@@ -1,8 +1,6 @@
 // Whether the arguments of quantize.h's functions fit together.
 #pragma once
 
-#include <optional>
-
 #include "octavo/quantize.h"
 
 namespace octavo {
@@ -26,14 +24,7 @@ Status check_on_cpu(const MatrixView& m, std::string_view name);
 // float32, float16 or bfloat16.
 Status check_float(const MatrixView& m, std::string_view name);
 
-// The first NaN or Inf in row n of w.
-struct NonFinite {
-  std::int64_t column;
-  float value;
-};
-std::optional<NonFinite> find_non_finite(const MatrixView& w, std::int64_t n);
-
-// The error for it.
-Status not_finite(const MatrixView& w, std::int64_t n);
+// The error for the first NaN or Inf in row n of w, if there is one; w is a part of a weight, from its row `first_row` on.
+Status not_finite(const MatrixView& w, std::int64_t n, std::int64_t first_row = 0);
 
 }  // namespace octavo

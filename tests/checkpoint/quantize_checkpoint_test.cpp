@@ -198,7 +198,7 @@ TEST_F(QuantizeCheckpoint, NonFiniteWeightsAreNamed) {
   for (const char* scheme : {"w8a16", "w8a16-tensor"}) {
     const Status status = quantize(scheme, "out", 3);
     EXPECT_EQ(status.code(), StatusCode::kDataLoss);
-    EXPECT_SAYS(status.message(), "model.safetensors: tensor 'bad.weight' has nan at row 777, column 5");
+    EXPECT_SAYS(status.message(), "model.safetensors: tensor 'bad.weight': element [777, 5] is NaN; weights must be finite");
     expect_clean();
   }
 }
