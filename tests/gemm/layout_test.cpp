@@ -8,11 +8,8 @@
 #include "core/aligned_buffer.h"
 #include "matrix.h"
 
-namespace octavo {
+namespace octavo::test {
 namespace {
-
-using test::Matrix;
-using test::Quantized;
 
 // Integers of a format, from their whole range.
 Quantized random_weight(const WeightFormat& format, std::int64_t N, std::int64_t K, bool two_a_byte) {
@@ -150,4 +147,4 @@ TEST(Layout, RefusesIntegersThatDoNotFitInANibble) {
 }
 
 }  // namespace
-}  // namespace octavo
+}  // namespace octavo::test
