@@ -17,7 +17,7 @@
 #include "gemm/arguments.h"
 #include "gemm/cpu/integer_rows.h"
 #include "gemm/cpu/work.h"
-#include "octavo/quantize.h"
+#include "gemm/quantized_rows.h"
 
 #if defined(__x86_64__)
 
@@ -58,11 +58,11 @@ struct GroupRun {
 template <class Isa>
 class S8gW4 {
  public:
-  // q and scale: what quantize_per_token makes of x in w's groups.
-  S8gW4(const Arguments& a, const MatrixView& q, const MatrixView& scale, Parallel& parallel)
+  // x: that of `a`, quantized in w's groups.
+  S8gW4(const Arguments& a, const QuantizedRows& x, Parallel& parallel)
       : a_(a),
         shape_(a.packed.format, a.packed.N, a.packed.K),
-        x_(q, scale, shape_, Isa::kRows, Isa::kOrder, parallel),
+        x_(x.q(), x.scale(), shape_, Isa::kRows, Isa::kOrder, parallel),
         passes_(passes_of(a.x.rows, a.x.cols)),
         tiles_at_once_((x_.tiles() + passes_ - 1) / passes_) {}
 
@@ -157,13 +157,8 @@ class S8gW4 {
 
 template <class Isa>
 void linear_w4a8(const Arguments& a, Parallel& parallel) {
-  const std::int64_t groups = a.packed.format.groups(a.x.cols);
-  AlignedBuffer<std::int8_t> q(a.x.rows * a.x.cols);
-  AlignedBuffer<float> scale(a.x.rows * groups);
-  const MutableMatrixView q_view(q.data(), DType::kInt8, a.x.rows, a.x.cols);
-  const MutableMatrixView scale_view(scale.data(), DType::kFloat32, a.x.rows, groups);
-  (void)quantize_per_token(a.x, a.packed.format.group_size, q_view, scale_view, parallel);  // cannot fail: the views fit
-  S8gW4<Isa>(a, as_const(q_view), as_const(scale_view), parallel).run(parallel);
+  const QuantizedRows x(a.x, a.packed.format.group_size, parallel);
+  S8gW4<Isa>(a, x, parallel).run(parallel);
 }
 
 }  // namespace octavo
