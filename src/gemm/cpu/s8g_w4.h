@@ -13,7 +13,6 @@
 
 #include <algorithm>
 
-#include "core/fp_env.h"
 #include "gemm/arguments.h"
 #include "gemm/cpu/integer_rows.h"
 #include "gemm/cpu/work.h"
@@ -63,20 +62,14 @@ class S8gW4 {
       : a_(a),
         shape_(a.packed.format, a.packed.N, a.packed.K),
         x_(x.q(), x.scale(), shape_, Isa::kRows, Isa::kOrder, parallel),
-        passes_(passes_of(a.x.rows, a.x.cols)),
-        tiles_at_once_((x_.tiles() + passes_ - 1) / passes_) {}
+        passes_(a.x.rows, a.x.cols, x_.tiles(), shape_.blocks()) {}
 
   void run(Parallel& parallel) const {
-    const std::int64_t grain = grain_of(kBlockChannels * a_.x.cols * a_.x.rows / passes_);
-    // Pass by pass: rows of x are read from memory once, weights once a pass.
-    parallel.run(0, shape_.blocks() * passes_, grain, [&](std::int64_t begin, std::int64_t end) {
-      const ExactFloatScope exact;
-      const Scratch scratch = {
-          AlignedBuffer<float>(tiles_at_once_ * Isa::kRows * kBlockChannels),
-          AlignedBuffer<std::uint8_t>(tiles_at_once_ < kTilesWorthExpanding ? 0 : kStepsInCache * 2 * kStepBytes)};
-      for (std::int64_t i = begin; i < end; ++i)
-        multiply(i % shape_.blocks(), i / shape_.blocks() * tiles_at_once_, scratch);
-    });
+    passes_.run(
+        parallel, [&] { return Scratch(passes_.tiles_at_once()); },
+        [&](std::int64_t b, std::int64_t first_tile, std::int64_t last_tile, const Scratch& scratch) {
+          multiply(b, first_tile, last_tile, scratch);
+        });
   }
 
  private:
@@ -86,12 +79,15 @@ class S8gW4 {
   static constexpr std::int64_t kStepsInCache = 1024;
 
   struct Scratch {
+    explicit Scratch(std::int64_t tiles)
+        : totals(tiles * Isa::kRows * kBlockChannels),
+          bytes(tiles < kTilesWorthExpanding ? 0 : kStepsInCache * 2 * kStepBytes) {}
     AlignedBuffer<float> totals;
     AlignedBuffer<std::uint8_t> bytes;
   };
 
-  void multiply(std::int64_t b, std::int64_t first_tile, const Scratch& scratch) const {
-    const std::int64_t last_tile = std::min(first_tile + tiles_at_once_, x_.tiles());
+  // Block b with tiles [first_tile, last_tile) of x.
+  void multiply(std::int64_t b, std::int64_t first_tile, std::int64_t last_tile, const Scratch& scratch) const {
     const auto totals_of = [&](std::int64_t t) {
       return scratch.totals.data() + (t - first_tile) * Isa::kRows * kBlockChannels;
     };
@@ -152,7 +148,7 @@ class S8gW4 {
   const Arguments& a_;
   Block64 shape_;
   IntegerRows x_;
-  std::int64_t passes_, tiles_at_once_;
+  Passes passes_;
 };
 
 template <class Isa>
