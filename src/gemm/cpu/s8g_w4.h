@@ -1,14 +1,16 @@
 // W4A8 on packed weights: what the instruction sets share. x is quantized per token and group, and the formula of
 // docs/numerics.md is followed to the bit. An instruction set gives
-//   kRows                            rows of x that its largest tile has
-//   kOrder                           how its tiles of x are laid out
-//   add_groups<kNibbles>(run, totals)
-//                                    for each group of a run in turn, totals[i][c] += float(Σ x · (w - z)) · (s_w[c] ·
-//                                    s_x[i]) for rows i of a tile and 64 channels c, each step rounded to float32; w as
-//                                    packed, or as expand() makes it; meanwhile a line a step is prefetched from `ahead` on
-//   expand(w, steps, out)            nibbles to bytes: [step][even k, odd k][64][4]
-//   store_totals(totals, a, m, n, cols)
-//                                    bias and rounding of row m, channels [n, n + cols)
+//   kRows                                rows of x that its largest tile has
+//   kOrder                               how its tiles of x are laid out
+//   kTilesWorthExpanding                 from so many tiles of x on, taking the nibbles apart once, into memory, costs less
+//                                        than for every tile; kNever where loading the bytes costs more
+//   add_groups(run, totals)              for each group of a run in turn, totals[i][c] += float(Σ x · (w - z)) · (s_w[c] ·
+//                                        s_x[i]) for rows i of a tile and 64 channels c, each step rounded to float32;
+//                                        meanwhile a line a step is prefetched from `ahead` on
+//   store_totals(totals, a, m, n, cols)  bias and rounding of row m, channels [n, n + cols)
+// and unless it never expands
+//   expand(w, steps, out)                nibbles to bytes: [step][even k, odd k][64][4]
+//   add_expanded_groups(run, totals)     add_groups with the weights that expand() made
 #pragma once
 
 #include <algorithm>
@@ -21,6 +23,8 @@
 #if defined(__x86_64__)
 
 namespace octavo {
+
+inline constexpr std::int64_t kNever = INT64_MAX;
 
 // One group of 64 channels and a tile of x.
 struct GroupOperands {
@@ -73,15 +77,14 @@ class S8gW4 {
   }
 
  private:
-  // From so many tiles on, taking the nibbles apart once costs less than for every tile.
-  static constexpr std::int64_t kTilesWorthExpanding = 4;
+  static constexpr bool kMayExpand = Isa::kTilesWorthExpanding != kNever;
   // As many weights of 64 channels as stay in the second-level cache, one a byte.
   static constexpr std::int64_t kStepsInCache = 1024;
 
   struct Scratch {
     explicit Scratch(std::int64_t tiles)
         : totals(tiles * Isa::kRows * kBlockChannels),
-          bytes(tiles < kTilesWorthExpanding ? 0 : kStepsInCache * 2 * kStepBytes) {}
+          bytes(tiles < Isa::kTilesWorthExpanding ? 0 : kStepsInCache * 2 * kStepBytes) {}
     AlignedBuffer<float> totals;
     AlignedBuffer<std::uint8_t> bytes;
   };
@@ -93,7 +96,7 @@ class S8gW4 {
     };
     std::fill_n(totals_of(first_tile), (last_tile - first_tile) * Isa::kRows * kBlockChannels, 0.0f);
     const std::int64_t groups_at_once = std::max<std::int64_t>(1, kStepsInCache / shape_.steps(0));
-    const bool expands = last_tile - first_tile >= kTilesWorthExpanding && shape_.steps(0) <= kStepsInCache;
+    const bool expands = last_tile - first_tile >= Isa::kTilesWorthExpanding && shape_.steps(0) <= kStepsInCache;
     for (std::int64_t g = 0; g < shape_.groups(); g += groups_at_once) {
       const std::int64_t end = std::min(g + groups_at_once, shape_.groups());
       if (expands) expand(b, g, end, scratch.bytes.data());
@@ -102,13 +105,11 @@ class S8gW4 {
         const std::int64_t full = shape_.steps(end - 1) == shape_.steps(0) ? end : end - 1;  // the last may be short
         for (const auto& [from, to] : {std::pair{g, full}, std::pair{full, end}}) {
           if (from == to) continue;
-          GroupRun run = {to - from, operands(b, from, tile, ahead), shape_.group_bytes(), shape_.group_bytes()};
+          const GroupRun run = {to - from, operands(b, from, tile, ahead), shape_.group_bytes(), shape_.group_bytes()};
           if (expands) {
-            run.first.w = scratch.bytes.data() + shape_.first_step(from - g) * 2 * kStepBytes;
-            run.w_stride = shape_.steps(0) * 2 * kStepBytes;
-            Isa::template add_groups<false>(run, totals_of(tile));
+            add_expanded_groups(run, scratch.bytes.data() + shape_.first_step(from - g) * 2 * kStepBytes, totals_of(tile));
           } else {
-            Isa::template add_groups<true>(run, totals_of(tile));
+            Isa::add_groups(run, totals_of(tile));
           }
         }
       }
@@ -122,8 +123,19 @@ class S8gW4 {
   }
 
   void expand(std::int64_t b, std::int64_t begin, std::int64_t end, std::uint8_t* out) const {
-    for (std::int64_t g = begin; g < end; ++g) {
-      Isa::expand(data() + shape_.integers(b, g), shape_.steps(g), out + shape_.first_step(g - begin) * 2 * kStepBytes);
+    if constexpr (kMayExpand) {
+      for (std::int64_t g = begin; g < end; ++g) {
+        Isa::expand(data() + shape_.integers(b, g), shape_.steps(g), out + shape_.first_step(g - begin) * 2 * kStepBytes);
+      }
+    }
+  }
+
+  // The groups of a run from their bytes.
+  void add_expanded_groups(GroupRun run, const std::uint8_t* bytes, float* totals) const {
+    if constexpr (kMayExpand) {
+      run.first.w = bytes;
+      run.w_stride = shape_.steps(0) * 2 * kStepBytes;
+      Isa::add_expanded_groups(run, totals);
     }
   }
 
