@@ -14,8 +14,9 @@ namespace octavo::float_w {
 template <bool kSymmetric>
 class Bf16W8 {
  public:
-  static constexpr int kPairs = 2;     // in a dword
-  static constexpr int kFewRows = 12;  // that cost less without a panel
+  static constexpr int kPairs = 2;               // in a dword
+  static constexpr int kFewRows = 128;           // that cost less without a panel
+  static constexpr int kRowsOfXInRegisters = 4;  // while a step is multiplied with all of them; more are read again
   // Of 16 channels, and the same two bytes further: a load costs less than moving bytes in a register, and what follows the
   // last dwords is their scales.
   struct Dwords {
@@ -75,7 +76,8 @@ template <bool kSymmetric>
 class Bf16W4 {
  public:
   static constexpr int kPairs = 4;
-  static constexpr int kFewRows = 24;
+  static constexpr int kFewRows = 128;
+  static constexpr int kRowsOfXInRegisters = 1;
   // Symmetric: the dwords. Else q + 16 - z of four nibbles, one a byte.
   struct Dwords {
     __m512i even, odd;
