@@ -183,6 +183,19 @@ OCTAVO_AVX512 void fill_panel_with_pairs(const Chunk& chunk, std::uint32_t* pane
   std::fill(panel, end, 0u);
 }
 
+// What a Kernel on these weights does with a chunk and a row of totals.
+template <class Weights>
+struct KernelOnPairs {
+  using X = std::uint32_t;
+  static constexpr std::int64_t kPerStep = Weights::kPairs;
+
+  static void convert(const MatrixView& x, std::int64_t m, const Chunk& chunk, X* out) {
+    convert_pairs<Weights>(x, m, chunk, out);
+  }
+  static void dequantize(const Chunk& chunk, X* panel) { fill_panel_with_pairs<Weights>(chunk, panel); }
+  static void store(const Arguments& a, std::int64_t m, std::int64_t b, const float* total) { store_row(a, m, b, total); }
+};
+
 }  // namespace octavo::float_w
 
 #endif  // __x86_64__

@@ -78,12 +78,6 @@ OCTAVO_AVX512_BF16 void few_rows(const Chunk& chunk, const std::uint32_t* x, flo
   add_passes<W, M>(Indices<kVectors / width(M)>(), chunk, x, total);
 }
 
-template <class W, int... I>
-auto few_rows_function(std::integer_sequence<int, I...>, int rows) {
-  static constexpr decltype(&few_rows<W, 1>) kFew[] = {few_rows<W, I + 1>...};
-  return kFew[rows - 1];
-}
-
 // Row m of x times the vectors of a panel's row.
 template <int m, int... J>
 OCTAVO_AVX512_BF16_INLINE void add_row(std::integer_sequence<int, J...>, const std::uint32_t* x, const __m512i* w,
@@ -112,32 +106,16 @@ OCTAVO_AVX512_BF16 void multiply_panel(const std::uint32_t* panel, const std::ui
 }
 
 template <class W>
-struct Kernel {
-  using X = std::uint32_t;
-  struct State {
-    State() {}
-  };
-  static constexpr std::int64_t kPerStep = W::kPairs;
-  static constexpr std::int64_t kAlign = 1;
-  static constexpr std::int64_t kRows = 6;
+struct Kernel : float_w::KernelInVectors, float_w::KernelOnPairs<W> {
   static constexpr std::int64_t kFewRows = W::kFewRows;
   static constexpr std::int64_t kFewTile = 16;
-  static constexpr std::int64_t kChunk = 128;
   static constexpr std::int64_t kPanel = 64;
-  static constexpr bool kRowMajor = false;
 
-  static void convert(const MatrixView& x, std::int64_t m, const Chunk& chunk, X* out) {
-    float_w::convert_pairs<W>(x, m, chunk, out);
+  static auto few(int rows) {
+    return float_w::function_for<kFewTile>(rows, []<int M> { return few_rows<W, M>; });
   }
-  static auto few(int rows) { return few_rows_function<W>(Indices<kFewTile>(), rows); }
-  static void dequantize(const Chunk& chunk, X* panel) { float_w::fill_panel_with_pairs<W>(chunk, panel); }
   static auto product(int rows) {
-    static constexpr decltype(&multiply_panel<1>) kProduct[] = {multiply_panel<1>, multiply_panel<2>, multiply_panel<3>,
-                                                                multiply_panel<4>, multiply_panel<5>, multiply_panel<6>};
-    return kProduct[rows - 1];
-  }
-  static void store(const Arguments& a, std::int64_t m, std::int64_t b, const float* total) {
-    float_w::store_row(a, m, b, total);
+    return float_w::function_for<kRows>(rows, []<int M> { return multiply_panel<M>; });
   }
 };
 

@@ -27,7 +27,9 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <utility>
 
 #include "core/aligned_buffer.h"
 #include "core/fp_env.h"
@@ -41,6 +43,27 @@ inline constexpr std::int64_t kMinRowsPerItem = 48;      // that share a panel
 inline constexpr std::int64_t kWorkPerThread = 1 << 18;  // multiplications: below, waking a thread costs more than it saves
 inline constexpr std::int64_t kCacheLine = 64;
 inline constexpr std::int64_t kAhead = 2048;  // dwords: how far weights are fetched before they are used
+
+// What most Kernels have in common.
+struct KernelInVectors {
+  struct State {
+    State() {}
+  };
+  static constexpr std::int64_t kAlign = 1;
+  static constexpr std::int64_t kRows = 6;
+  static constexpr std::int64_t kChunk = 128;
+  static constexpr bool kRowMajor = false;
+};
+
+// The function for so many rows, of those that Of gives for 1 … kMost.
+template <std::int64_t kMost, class Of>
+auto function_for(int rows, Of) {
+  static constexpr auto kFunctions = []<int... I>(std::integer_sequence<int, I...>) {
+    return std::array{Of().template operator()<I + 1>()...};
+  }
+  (std::make_integer_sequence<int, kMost>());
+  return kFunctions[static_cast<std::size_t>(rows - 1)];
+}
 
 struct Chunk {
   const std::uint32_t* q;          // [steps][64]
