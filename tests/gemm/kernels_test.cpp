@@ -66,7 +66,7 @@ TEST_F(KernelTable, AForcedKernelThatCannotRunIsAnError) {
 
 TEST_F(KernelTable, NoKernelIsAnErrorWithThePlaceAndTheReasons) {
   Problem cuda = integer_;
-  cuda.device.type = DeviceType::kCuda;
+  cuda.device = {DeviceType::kCuda, 1000};
   const Status status = select_kernel(cuda).status();
   EXPECT_EQ(status.code(), StatusCode::kUnsupported);
   EXPECT_NE(status.message().find("no kernel computes scaled_mm for M=4, N=16, K=64"), std::string::npos)
