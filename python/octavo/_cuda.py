@@ -1,5 +1,5 @@
-"""Operators on CUDA tensors that octavo_torch.so has no CUDA kernels for, composed of torch's own: correct, and all there
-is where the library was built without CUDA.
+"""Operators on CUDA tensors that octavo_torch.so has no CUDA kernels for, composed of torch's own: correct, and all
+there is where the library was built without CUDA.
 
 Weight-only products dequantize and multiply. Integer products are exact (in float64, which holds every sum), so they
 give the CPU's bits. What is not worth composing goes through the CPU and back.
