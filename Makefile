@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 300
 export CMAKE_BUILD_PARALLEL_LEVEL = $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-cpp test-asan test-tsan test-python lint fmt bench fuzz fuzz-short wheel clean
+.PHONY: help deps build demo test test-cpp test-asan test-tsan test-gpu test-python lint fmt bench fuzz fuzz-short wheel clean
 
 help:  ## show this text
 	@echo "Octavo $$(cat VERSION): make TARGET"
@@ -38,6 +38,12 @@ test-tsan: deps  # the thread pool under ThreadSanitizer
 	@cmake --build --preset tsan
 	@build/tsan/tests/core/thread_pool_test --gtest_brief=1
 
+test-gpu: build  ## run the tests that need a GPU; they skip themselves, and say why, where there is none
+	@cmake --preset dev >/dev/null
+	@cmake --build --preset dev --target cuda_test
+	@build/dev/tests/gemm/cuda_test
+	@$(BIN)/python -m pytest tests/python/test_cuda.py -rs
+
 test-python: build
 	@$(BIN)/python -m pytest
 
@@ -45,7 +51,7 @@ lint: deps  ## check formatting and run clang-tidy and ruff
 	@scripts/lint.sh
 
 fmt: deps  ## format C++ and Python
-	@git ls-files -z '*.h' '*.cpp' | xargs -0 clang-format -i
+	@git ls-files -z '*.h' '*.cpp' '*.cu' '*.cuh' | xargs -0 clang-format -i
 	@$(BIN)/ruff format -q .
 	@$(BIN)/ruff check -q --fix .
 

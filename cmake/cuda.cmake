@@ -31,6 +31,8 @@ if(OCTAVO_HAVE_CUDA)
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 endif()
 
+target_compile_definitions(octavo_options INTERFACE OCTAVO_HAVE_CUDA=$<BOOL:${OCTAVO_HAVE_CUDA}>)
+
 # octavo_cuda_sources(TARGET FILES...): adds .cu files to a target where CUDA is built. *_sm90.cu is compiled for 90a alone,
 # whose instructions (wgmma, TMA) no other architecture has; everything else for each of OCTAVO_CUDA_ARCHITECTURES.
 function(octavo_cuda_sources target)

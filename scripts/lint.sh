@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-git ls-files -z '*.h' '*.cpp' | xargs -0 clang-format --dry-run --Werror
+git ls-files -z '*.h' '*.cpp' '*.cu' '*.cuh' | xargs -0 clang-format --dry-run --Werror
 .venv/bin/ruff format --check --quiet .
 .venv/bin/ruff check --quiet .
 cmake --preset dev >/dev/null

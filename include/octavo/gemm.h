@@ -2,6 +2,7 @@
 // docs/numerics.md says what each one means, to the bit where it can be.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -105,6 +106,12 @@ Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixVi
                    Parallel& parallel = serial());
 Status linear_w8a8(const MatrixView& x, const PackedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
                    Parallel& parallel = serial());
+
+// The same on CUDA: w row-major, and a workspace on x's device of w8a8_workspace_bytes() aligned to 16, for the quantized x
+// and its scales. It may be used again as soon as the call returns, by work on the same stream.
+Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+                   std::span<std::byte> workspace, Stream stream);
+std::int64_t w8a8_workspace_bytes(std::int64_t M, std::int64_t K);
 
 // y [M, N] bfloat16 = alpha · x [M, K] int8 · w [N, K]ᵀ int8.
 Status matmul(const MatrixView& x, const MatrixView& w, float alpha, const MutableMatrixView& y,

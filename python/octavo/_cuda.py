@@ -1,4 +1,5 @@
-"""Operators on CUDA tensors, composed of torch's own: correct, and all there is until this package has CUDA kernels.
+"""Operators on CUDA tensors that octavo_torch.so has no CUDA kernels for, composed of torch's own: correct, and all
+there is where the library was built without CUDA.
 
 Weight-only products dequantize and multiply. Integer products are exact (in float64, which holds every sum), so they
 give the CPU's bits. What is not worth composing goes through the CPU and back.
@@ -85,13 +86,22 @@ def _matmul(x, y, alpha):
     return _scaled_mm(x, y, one, one * alpha, None, torch.bfloat16)
 
 
+def _linear_w8a8(x, q, scale, bias):
+    x_q, x_scale = _quantize_per_token(x, -1)
+    return _scaled_mm(x_q, q, x_scale, scale, bias, x.dtype)
+
+
 COMPOSED = {
     "dequantize": _dequantize,
     "linear": _linear,
+    "linear_w8a8": _linear_w8a8,
     "matmul": _matmul,
     "quantize_per_token": _quantize_per_token,
     "scaled_mm": _scaled_mm,
 }
+
+# Those that a library built with CUDA registers itself: src/torch/cuda_ops.cpp.
+IN_LIBRARY = ("linear_w8a8", "matmul", "quantize_per_token", "scaled_mm")
 
 
 THROUGH_CPU = [
@@ -105,6 +115,8 @@ THROUGH_CPU = [
 def _register() -> None:
     kernels = {name: _on_cpu(getattr(_ops, name)) for name in THROUGH_CPU}
     kernels |= COMPOSED
+    for name in IN_LIBRARY if _ops.has_cuda() else ():
+        del kernels[name]
     for name, kernel in kernels.items():
         torch.library.impl(f"octavo::{name}", "CUDA")(kernel)
 

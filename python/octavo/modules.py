@@ -8,7 +8,7 @@ from torch import nn
 
 from . import ops
 from .packed import PACKED_WEIGHT, PackableWeight
-from .scheme import PER_CHANNEL, Activation, Scheme, parse_scheme
+from .scheme import Activation, Scheme, parse_scheme
 
 logger = logging.getLogger("octavo")
 
@@ -267,9 +267,7 @@ class DynamicInt8Linear(_IntegerLinear):
     _op = ops.SCALED_MM
 
     def _row_major_product(self, x, q, scale, zero_point):
-        x_q, x_scale = torch.ops.octavo.quantize_per_token(x.reshape(-1, x.shape[-1]), PER_CHANNEL)
-        y = torch.ops.octavo.scaled_mm(x_q, q, x_scale, scale, self.bias, x.dtype)
-        return y.reshape(*x.shape[:-1], self.out_features)
+        return torch.ops.octavo.linear_w8a8(x, q, scale, self.bias)
 
 
 class W4A8Linear(_IntegerLinear):

@@ -7,7 +7,8 @@ Importing this module loads the operators. They are called as torch.ops.octavo.<
     pack, unpack        q of up to 4 bits [N, K] ↔ uint8 [N, ceil(K / 2)], the low nibble first
     quantize_per_token  x [..., K] float → q int8 like x, scale float32 [..., 1], or [..., G] in groups along K
     linear              x [..., K] float · weight-only quantized [N, K] → [..., N] of x's dtype
-    linear_w4a8         the same with x quantized to int8 per token and group
+    linear_w8a8         x [..., K] float, quantized per token · int8 [N, K] → [..., N] of x's dtype
+    linear_w4a8         linear with x quantized to int8 per token and group
     linear_llm_int8     the same with x quantized per token but for its outliers
     scaled_mm           x int8 [M, K] · w int8 [N, K] with scales → float, or the raw int32 sums
     matmul              alpha · x int8 [M, K] · y int8 [N, K] → bfloat16 [M, N]
@@ -16,8 +17,9 @@ Importing this module loads the operators. They are called as torch.ops.octavo.<
     pack_weight         q, scale, zero_point → uint8 [packed_size]: the weight as those kernels read it, with a header
     unpack_weight       the exact inverse; dequantize_packed → [N, K] of the given dtype
     linear_packed       x [..., K] float · packed weight [N, K] → [..., N] of x's dtype: as linear; and in the same
-                        way linear_w8a8_packed, linear_w4a8_packed, linear_llm_int8_packed. linear_w8a8 is scaled_mm
-                        with x quantized per token
+                        way linear_w8a8_packed, linear_w4a8_packed, linear_llm_int8_packed
+
+    has_cuda            whether the library was built with CUDA kernels
 
 Packed weights belong to the process that packed them; what is stored is row-major. The products with them have no
 gradient, which keeps Python out of their calls; packed_product_with_gradient has. All products are with the transposed
@@ -116,6 +118,11 @@ def _(x, q, scale, zero_point, bias, num_bits, group_size, packed):
     return x.new_empty((*x.shape[:-1], q.shape[0]))
 
 
+@torch.library.register_fake("octavo::linear_w8a8")
+def _(x, q, scale, bias):
+    return x.new_empty((*x.shape[:-1], q.shape[0]))
+
+
 @torch.library.register_fake("octavo::linear_w4a8")
 def _(x, q, scale, zero_point, bias, num_bits, group_size, packed):
     return x.new_empty((*x.shape[:-1], q.shape[0]))
@@ -181,7 +188,7 @@ def _refuse_gradient(name: str) -> None:
     torch.library.register_autograd(f"octavo::{name}", backward)
 
 
-for _name in ("quantize_per_token", "scaled_mm", "linear_w4a8", "linear_llm_int8"):
+for _name in ("quantize_per_token", "scaled_mm", "linear_w8a8", "linear_w4a8", "linear_llm_int8"):
     _refuse_gradient(_name)
 
 

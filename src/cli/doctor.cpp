@@ -7,6 +7,7 @@
 #include "cli/verb.h"
 #include "core/cpu_features.h"
 #include "core/cpu_limits.h"
+#include "core/cuda.h"
 #include "core/format.h"
 #include "core/machine.h"
 #include "octavo/version.h"
@@ -23,10 +24,13 @@ struct Facts {
   std::string threads_variable;  // empty: not set
   std::string kernel_variable;
   std::string huge_pages = huge_page_setting(kHugePageFile);
+  Status cuda = cuda::usable();
+  std::string driver = nvidia_driver(kNvidiaFile);
 };
 
 // A kernel that a scheme runs on, or why there is none.
 struct Choice {
+  Device device;
   bench::Case what;
   std::int64_t M;
   Layout layout;
@@ -53,18 +57,47 @@ Facts find_facts() {
   return facts;
 }
 
-std::vector<Choice> find_choices() {
+// Of a GPU, only the schemes that some kernel of its own computes: the package computes the others with torch's.
+std::vector<Choice> find_choices(const Facts& facts) {
   std::vector<Choice> choices;
-  for (const bench::Case& c : bench::default_cases()) {
-    for (const std::int64_t M : {1, 512}) {
-      Problem problem = bench::problem_of(c, {M, kSize, kSize}, Layout::kRowMajor);
-      problem.layout = best_layout(problem);
-      const auto selection = select_kernel(problem);
-      const std::string kernel(selection.ok() ? selection->kernel : "");
-      choices.push_back({c, M, problem.layout, kernel, selection.status().message()});
+  std::vector<Device> devices = {Device{}};
+  if (facts.cuda.ok()) devices.push_back({DeviceType::kCuda, 0});
+  for (const Device& device : devices) {
+    for (const bench::Case& c : bench::default_cases()) {
+      for (const std::int64_t M : {1, 512}) {
+        Problem problem = bench::problem_of(c, {M, kSize, kSize}, Layout::kRowMajor);
+        problem.device = device;
+        problem.layout = best_layout(problem);
+        const auto selection = select_kernel(problem);
+        if (!selection.ok() && device.type == DeviceType::kCuda) continue;
+        const std::string kernel(selection.ok() ? selection->kernel : "");
+        choices.push_back({device, c, M, problem.layout, kernel, selection.status().message()});
+      }
     }
   }
   return choices;
+}
+
+std::string to_string(const cuda::Gpu& gpu) {
+  return format_text("{}, compute capability {}.{}, {} SMs, {} GiB", gpu.name, gpu.major, gpu.minor, gpu.num_sms,
+                     gpu.memory >> 30);
+}
+
+std::string cuda_version(int version) {
+  return version == 0 ? "none" : format_text("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+void find_gpu_problems(const Facts& facts, std::vector<Finding>& found) {
+  if (!facts.cuda.ok() && cuda::runtime_version() != 0 && !facts.driver.empty()) {
+    found.push_back({format_text("the GPU cannot be used: {}", facts.cuda.message()),
+                     "update the driver, or give this process a device (CUDA_VISIBLE_DEVICES)"});
+  }
+  for (const cuda::Gpu& gpu : cuda::gpus()) {
+    if (gpu.has_code) continue;
+    found.push_back({format_text("{} has compute capability {}.{}; this build has code for {}", gpu.name, gpu.major,
+                                 gpu.minor, cuda::architectures()),
+                     format_text("build with -DOCTAVO_CUDA_ARCHITECTURES={}{}", gpu.major, gpu.minor)});
+  }
 }
 
 void find_thread_problems(const Facts& facts, std::vector<Finding>& found) {
@@ -102,13 +135,15 @@ std::vector<Finding> find_problems(const Facts& facts, const std::vector<Choice>
                      "unset it, unless you are trying kernels"});
   }
   find_thread_problems(facts, found);
+  find_gpu_problems(facts, found);
   std::string slow;
   for (const Choice& choice : choices) {
     const std::string what =
-        format_text("{} with {} x at M = {}", to_string(choice.what.scheme), to_string(choice.what.activation), choice.M);
+        format_text("{} with {} x at M = {}{}", to_string(choice.what.scheme), to_string(choice.what.activation), choice.M,
+                    choice.device.type == DeviceType::kCuda ? " on the GPU" : "");
     if (choice.kernel.empty()) {
       found.push_back({format_text("{} cannot run: {}", what, choice.reason), "choose another scheme"});
-    } else if (choice.kernel.ends_with("_reference") && cpu_features().avx2) {
+    } else if (choice.kernel.ends_with("_reference") && (choice.device.type == DeviceType::kCuda || cpu_features().avx2)) {
       slow += (slow.empty() ? "" : ", ") + what;
     }
   }
@@ -134,6 +169,16 @@ void print_report(const Facts& facts, const std::vector<Choice>& choices, const 
   print_text("threads     {} (CPUs {}, quota {}, OCTAVO_NUM_THREADS {})\n", default_num_threads(), facts.cpus,
              facts.quota ? std::to_string(*facts.quota) : "none", or_unset(facts.threads_variable));
   print_text("huge pages  {}\n", facts.huge_pages);
+  for (const cuda::Gpu& gpu : cuda::gpus()) print_text("gpu         {}\n", to_string(gpu));
+  if (!facts.cuda.ok()) print_text("gpu         none: {}\n", facts.cuda.message());
+  if (cuda::runtime_version() != 0) {
+    print_text("cuda        {}, with code for {}\n", cuda_version(cuda::runtime_version()), cuda::architectures());
+    print_text("driver      {}\n",
+               facts.driver.empty() && cuda::driver_version() == 0
+                   ? "none"
+                   : format_text("{}, for CUDA up to {}", facts.driver.empty() ? "unknown" : facts.driver,
+                                 cuda_version(cuda::driver_version())));
+  }
   print_text("\nKernels for weights of {} x {} (OCTAVO_KERNEL {}):\n", kSize, kSize, or_unset(facts.kernel_variable));
   for (const Choice& choice : choices) {
     print_text("  {:<11} {:<9} M = {:<4} {:<26} weights {}\n", to_string(choice.what.scheme),
@@ -152,11 +197,20 @@ Json to_json(const Facts& facts, const std::vector<Choice>& choices, const std::
   }
   Json kernels = Json::array();
   for (const Choice& choice : choices) {
-    kernels.push_back({{"scheme", to_string(choice.what.scheme)},
+    kernels.push_back({{"device", choice.device.type == DeviceType::kCpu ? "cpu" : "cuda"},
+                       {"scheme", to_string(choice.what.scheme)},
                        {"activation", to_string(choice.what.activation)},
                        {"M", choice.M},
                        {"kernel", or_null(choice.kernel)},
                        {"layout", to_string(choice.layout)}});
+  }
+  Json gpus = Json::array();
+  for (const cuda::Gpu& gpu : cuda::gpus()) {
+    gpus.push_back({{"name", gpu.name},
+                    {"compute_capability", format_text("{}.{}", gpu.major, gpu.minor)},
+                    {"sms", gpu.num_sms},
+                    {"bytes", gpu.memory},
+                    {"has_code", gpu.has_code}});
   }
   Json list = Json::array();
   for (const Finding& finding : problems) list.push_back({{"problem", finding.problem}, {"advice", finding.advice}});
@@ -170,6 +224,12 @@ Json to_json(const Facts& facts, const std::vector<Choice>& choices, const std::
           {"OCTAVO_NUM_THREADS", or_null(facts.threads_variable)},
           {"OCTAVO_KERNEL", or_null(facts.kernel_variable)},
           {"huge_pages", facts.huge_pages},
+          {"gpus", gpus},
+          {"gpu_reason", facts.cuda.ok() ? Json(nullptr) : Json(facts.cuda.message())},
+          {"cuda_runtime", cuda_version(cuda::runtime_version())},
+          {"cuda_driver", cuda_version(cuda::driver_version())},
+          {"cuda_architectures", cuda::architectures()},
+          {"driver", or_null(facts.driver)},
           {"N", kSize},
           {"K", kSize},
           {"kernels", kernels},
@@ -186,7 +246,7 @@ int doctor(int argc, char** argv) {
   app.footer("Example:\n  octavo doctor");
   if (const auto code = parse(app, argc, argv)) return *code;
   const Facts facts = find_facts();
-  const std::vector<Choice> choices = find_choices();
+  const std::vector<Choice> choices = find_choices(facts);
   const std::vector<Finding> problems = find_problems(facts, choices);
   if (json) {
     print_text("{}", to_text(to_json(facts, choices, problems)));

@@ -124,6 +124,12 @@ int driver_version() {
 
 int runtime_version() { return CUDART_VERSION; }
 
+int current_device() {
+  int index = 0;
+  note_error(cudaGetDevice(&index));
+  return index;
+}
+
 DeviceGuard::DeviceGuard(const Device& device) {
   int current = -1;
   note_error(cudaGetDevice(&current));
@@ -171,6 +177,7 @@ Status usable() { return unsupported("this build of octavo has no CUDA kernels (
 std::string architectures() { return {}; }
 int driver_version() { return 0; }
 int runtime_version() { return 0; }
+int current_device() { return 0; }
 DeviceGuard::DeviceGuard(const Device& /*device*/) {}
 DeviceGuard::~DeviceGuard() = default;
 void note_error(int /*error*/) {}

@@ -56,6 +56,9 @@ std::string architectures();
 int driver_version();
 int runtime_version();
 
+// The current device's index; 0 where there is none.
+int current_device();
+
 // Makes a device current for a scope. Kernels are launched on the current device, whichever their stream is.
 class DeviceGuard {
  public:

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <map>
 #include <set>
+#include <sstream>
 
 namespace octavo {
 namespace {
@@ -88,6 +89,14 @@ std::string huge_page_setting(const std::filesystem::path& file) {
   const std::size_t close = line.find(']', open);
   if (open == std::string::npos || close == std::string::npos) return "unknown";
   return line.substr(open + 1, close - open - 1);
+}
+
+std::string nvidia_driver(const std::filesystem::path& file) {
+  std::istringstream words(first_line(file));  // "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue …"
+  for (std::string word; words >> word;) {
+    if (word.find('.') != std::string::npos && word.find_first_not_of("0123456789.") == std::string::npos) return word;
+  }
+  return {};
 }
 
 }  // namespace octavo

@@ -32,7 +32,11 @@ std::int64_t last_level_bytes();
 // `file` is /sys/kernel/mm/transparent_hugepage/enabled.
 std::string huge_page_setting(const std::filesystem::path& file);
 
+// The release of NVIDIA's kernel driver, as "580.95.05"; "" where there is none. `file` is /proc/driver/nvidia/version.
+std::string nvidia_driver(const std::filesystem::path& file);
+
 inline constexpr const char* kCpuRoot = "/sys/devices/system/cpu";
+inline constexpr const char* kNvidiaFile = "/proc/driver/nvidia/version";
 inline constexpr const char* kHugePageFile = "/sys/kernel/mm/transparent_hugepage/enabled";
 
 }  // namespace octavo

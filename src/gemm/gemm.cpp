@@ -4,6 +4,7 @@
 
 #include "core/aligned_buffer.h"
 #include "core/cuda.h"
+#include "core/error.h"
 #include "core/macros.h"
 #include "gemm/check.h"
 #include "gemm/kernels.h"
@@ -57,6 +58,9 @@ Status run(Op op, const Arguments& a, Parallel& parallel) {
   OCTAVO_ASSIGN_OR_RETURN(const Kernel* kernel, find_kernel(problem_of(op, a)));
   return run_kernel(*kernel, a, parallel);
 }
+
+// Bytes from one row of quantized activations to the next in a workspace: kernels that read 16 bytes at a time take them.
+std::int64_t padded_row(std::int64_t K) { return (K + 15) / 16 * 16; }
 
 Status run_on_cuda(Op op, const Arguments& a) { return run(op, a, serial()); }
 
@@ -166,6 +170,31 @@ Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixVi
 Status linear_w8a8(const MatrixView& x, const PackedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
                    Parallel& parallel) {
   return run_w8a8(with_packed(x, w, bias, y), parallel);
+}
+
+std::int64_t w8a8_workspace_bytes(std::int64_t M, std::int64_t K) {
+  return M * padded_row(K) + M * static_cast<std::int64_t>(sizeof(float));
+}
+
+Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+                   std::span<std::byte> workspace, Stream stream) {
+  Arguments a = {x, {}, w, bias, y};
+  a.stream = stream;
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_linear_w8a8(a));
+  const std::int64_t bytes = w8a8_workspace_bytes(x.rows, x.cols);
+  if (static_cast<std::int64_t>(workspace.size()) < bytes) {
+    return invalid("the workspace has {} bytes; [{}, {}] needs {}", workspace.size(), x.rows, x.cols, bytes);
+  }
+  if (a.y.empty()) return {};
+  const std::int64_t stride = padded_row(x.cols);
+  const MutableMatrixView q(workspace.data(), DType::kInt8, x.rows, x.cols, stride, x.device);
+  const MutableMatrixView scale(workspace.data() + x.rows * stride, DType::kFloat32, x.rows, 1, sizeof(float), x.device);
+  OCTAVO_RETURN_IF_ERROR(quantize_per_token(x, kPerChannel, q, scale, stream));
+  a.x = as_const(q);
+  a.x_scale = as_const(scale);
+  OCTAVO_RETURN_IF_ERROR(check_scaled_mm(a));
+  return run_on_cuda(Op::kScaledMm, a);
 }
 
 Status matmul(const MatrixView& x, const MatrixView& w, float alpha, const MutableMatrixView& y, Parallel& parallel) {

@@ -21,16 +21,15 @@ Status check_dtype(const MatrixView& m, std::string_view name, DType dtype) {
   return invalid("{} is {}; it must be {}", name, to_string(m.dtype), to_string(dtype));
 }
 
+std::string place(const Device& device) {
+  return device.type == DeviceType::kCpu ? "the CPU" : format_text("cuda:{}", device.index);
+}
+
 }  // namespace
 
 Status check_on(const Device& device, const MatrixView& m, std::string_view name) {
-  if (m.device.type != device.type) {
-    return device.type == DeviceType::kCpu
-               ? invalid("{} is on a CUDA device; without a Stream, this function takes CPU memory", name)
-               : invalid("{} is on the CPU; with a Stream, this function takes memory of a CUDA device", name);
-  }
   if (m.device != device) {
-    return invalid("{} is on cuda:{} and x on cuda:{}; all must be on one device", name, m.device.index, device.index);
+    return invalid("{} is on {} and other operands on {}; all must be on one device", name, place(m.device), place(device));
   }
   if (m.rows < 0 || m.cols < 0) return invalid("{} has shape [{}, {}]", name, m.rows, m.cols);
   if (m.empty()) return {};
@@ -42,10 +41,14 @@ Status check_on(const Device& device, const MatrixView& m, std::string_view name
   return {};
 }
 
-Status check_on_cpu(const MatrixView& m, std::string_view name) { return check_on({}, m, name); }
+Status check_on_cpu(const MatrixView& m, std::string_view name) {
+  if (m.device.type == DeviceType::kCpu) return check_on(m.device, m, name);
+  return invalid("{} is on {}; without a Stream, this function takes CPU memory", name, place(m.device));
+}
 
 Status check_on_cuda(const MatrixView& m, std::string_view name) {
-  return check_on({DeviceType::kCuda, m.device.index}, m, name);
+  if (m.device.type == DeviceType::kCuda) return check_on(m.device, m, name);
+  return invalid("{} is on the CPU; with a Stream, this function takes memory of a CUDA device", name);
 }
 
 Status check_float(const MatrixView& m, std::string_view name, const Device& device) {

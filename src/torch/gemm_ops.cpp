@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <string>
 
+#include "core/cuda.h"
 #include "gemm/check.h"
 #include "gemm/kernels.h"
 #include "torch/dequantize_matmul.h"
@@ -39,9 +41,6 @@ Tensor linear_w4a8_op(const Tensor& x, const Tensor& q, const Tensor& scale, con
   return y;
 }
 
-// Symmetric 8-bit weights with one scale a channel or one in all.
-int64_t group_size_of(const Tensor& scale) { return scale.numel() == 1 ? kPerTensor : kPerChannel; }
-
 Tensor linear_llm_int8_op(const Tensor& x, const Tensor& q, const Tensor& scale, const std::optional<Tensor>& bias,
                           double threshold, int64_t rule) {
   const Tensor in = as_contiguous(x);
@@ -54,18 +53,22 @@ Tensor linear_llm_int8_op(const Tensor& x, const Tensor& q, const Tensor& scale,
   return y;
 }
 
-// A flat scale tensor, of one element or one a row, as a column.
-MatrixView column_of(const Tensor& scale, const char* name) {
-  const MatrixView view = matrix_of(scale, name);
-  return {view.data, view.dtype, scale.numel(), 1};
+Tensor linear_w8a8_op(const Tensor& x, const Tensor& q, const Tensor& scale, const std::optional<Tensor>& bias) {
+  const Tensor in = as_contiguous(x);
+  const MatrixView rows = matrix_of(in, "x");
+  const Weight weight(q, scale, std::nullopt, 8, group_size_of(scale), false, rows.cols);
+  const Bias b(bias);
+  Tensor y = new_tensor(with_last(in, weight.rows()), in.scalar_type());
+  check(linear_w8a8(rows, weight.view(), b.view(), mutable_matrix_of(y, "y"), torch_threads()));
+  return y;
 }
 
 Tensor scaled_mm_op(const Tensor& x, const Tensor& w, const Tensor& x_scale, const Tensor& w_scale,
                     const std::optional<Tensor>& bias, ScalarType out_dtype) {
   const Tensor in = as_contiguous(x);
   const Tensor weight = as_contiguous(w);
-  const Tensor in_scale = torch::stable::reshape(as_contiguous(x_scale), std::vector<int64_t>{-1});
-  const Tensor weight_scale = torch::stable::reshape(as_contiguous(w_scale), std::vector<int64_t>{-1});
+  const Tensor in_scale = as_contiguous(x_scale);
+  const Tensor weight_scale = as_contiguous(w_scale);
   require(weight.dim() == 2, "octavo: w has ", weight.dim(), " dimensions; it must be [N, K]");
   const Bias b(bias);
   Tensor y = new_tensor(with_last(in, weight.size(0)), out_dtype);
@@ -94,16 +97,27 @@ Problem problem_from(int64_t op, ScalarType activation, int64_t num_bits, bool s
   return {code, x, storage_dtype(format, packed), format, M, N, K, {}};
 }
 
+// Whether some row of this build computes an operation on CUDA.
+bool has_cuda_row(Op op) {
+  return std::ranges::any_of(kernel_table(),
+                             [&](const Kernel& row) { return row.op == op && row.device == DeviceType::kCuda; });
+}
+
 std::string select_kernel_op(int64_t op, ScalarType activation, int64_t num_bits, bool symmetric, int64_t group_size,
                              bool packed, int64_t layout, int64_t M, int64_t N, int64_t K, bool cuda) {
   Problem problem = problem_from(op, activation, num_bits, symmetric, group_size, packed, M, N, K);
-  if (cuda) return "cuda_torch";  // composed of torch's own operators, see python/octavo/_cuda.py
+  if (cuda) {
+    if (!has_cuda_row(problem.op)) return "cuda_torch";  // composed of torch's own operators, see python/octavo/_cuda.py
+    problem.device = {DeviceType::kCuda, cuda::current_device()};
+  }
   require(layout == 0 || layout == 1, "the layout is 0 (row-major) or 1 (packed), not ", layout);
   problem.layout = static_cast<Layout>(layout);
   const Result<Selection> selection = select_kernel(problem);
   check(selection.status());
   return std::string(too_large_for(selection->kernel, problem) ? kDequantizeMatmul : selection->kernel);
 }
+
+bool has_cuda_op() { return OCTAVO_HAVE_CUDA; }
 
 int64_t best_layout_op(int64_t op, ScalarType activation, int64_t num_bits, bool symmetric, int64_t group_size, int64_t N,
                        int64_t K) {
@@ -117,11 +131,13 @@ STABLE_TORCH_LIBRARY_IMPL(octavo, CPU, m) {
   m.impl("linear", TORCH_BOX(&linear_op));
   m.impl("linear_w4a8", TORCH_BOX(&linear_w4a8_op));
   m.impl("linear_llm_int8", TORCH_BOX(&linear_llm_int8_op));
+  m.impl("linear_w8a8", TORCH_BOX(&linear_w8a8_op));
   m.impl("scaled_mm", TORCH_BOX(&scaled_mm_op));
   m.impl("matmul", TORCH_BOX(&matmul_op));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(octavo, CompositeExplicitAutograd, m) {
+  m.impl("has_cuda", TORCH_BOX(&has_cuda_op));
   m.impl("select_kernel", TORCH_BOX(&select_kernel_op));
   m.impl("best_layout", TORCH_BOX(&best_layout_op));
 }

@@ -19,6 +19,7 @@ STABLE_TORCH_LIBRARY(octavo, m) {
   m.def(
       "linear_w4a8(Tensor x, Tensor q, Tensor scale, Tensor? zero_point, Tensor? bias, int num_bits, int group_size, "
       "bool packed) -> Tensor");
+  m.def("linear_w8a8(Tensor x, Tensor q, Tensor scale, Tensor? bias) -> Tensor");
   m.def("linear_llm_int8(Tensor x, Tensor q, Tensor scale, Tensor? bias, float threshold, int rule) -> Tensor");
   m.def("scaled_mm(Tensor x, Tensor w, Tensor x_scale, Tensor w_scale, Tensor? bias, ScalarType out_dtype) -> Tensor");
   m.def("matmul(Tensor x, Tensor y, float alpha) -> Tensor");
@@ -37,5 +38,6 @@ STABLE_TORCH_LIBRARY(octavo, m) {
       "select_kernel(int op, ScalarType activation, int num_bits, bool symmetric, int group_size, bool packed, int layout, "
       "int M, int N, int K, bool cuda) -> str");
   m.def("best_layout(int op, ScalarType activation, int num_bits, bool symmetric, int group_size, int N, int K) -> int");
+  m.def("has_cuda() -> bool");
   m.def("parse_scheme(str scheme) -> int[]");
 }

@@ -37,18 +37,18 @@ int64_t leading_size(const Tensor& tensor) {
   return rows;
 }
 
-void check_plain(const Tensor& tensor, const char* name) {
-  require(tensor.is_cpu(), name, " is not on the CPU");
+void check_contiguous(const Tensor& tensor, const char* name) {
   require(tensor.is_contiguous(), name, " is not contiguous");
 }
 
 // A parameter tensor with one element a row and group, or one in all.
 MatrixView parameter_view(const Tensor& tensor, ScalarType type, const char* name, std::int64_t rows, std::int64_t cols) {
-  check_plain(tensor, name);
+  check_contiguous(tensor, name);
   require(tensor.scalar_type() == type, name, " must be ", type == ScalarType::Float ? "float32" : "uint8");
   require(tensor.numel() == rows * cols, name, " has shape ", ShapeOf{tensor}, "; it must have ", rows, " x ", cols,
           " elements");
-  return {tensor.const_data_ptr(), type == ScalarType::Float ? DType::kFloat32 : DType::kUInt8, rows, cols};
+  const DType dtype = type == ScalarType::Float ? DType::kFloat32 : DType::kUInt8;
+  return {tensor.const_data_ptr(), dtype, rows, cols, row_bytes(dtype, cols), device_of(tensor, name)};
 }
 
 }  // namespace
@@ -89,15 +89,31 @@ Parallel& torch_threads() {
   return threads;
 }
 
+Device device_of(const Tensor& tensor, const char* name) {
+  if (tensor.is_cpu()) return {};
+  require(tensor.is_cuda(), name, " is neither on the CPU nor on a CUDA device");
+  return {DeviceType::kCuda, tensor.get_device_index()};
+}
+
 MatrixView matrix_of(const Tensor& tensor, const char* name) {
-  check_plain(tensor, name);
-  return {tensor.const_data_ptr(), dtype_of(tensor.scalar_type(), name), leading_size(tensor), last_size(tensor, name)};
+  check_contiguous(tensor, name);
+  const DType dtype = dtype_of(tensor.scalar_type(), name);
+  const int64_t cols = last_size(tensor, name);
+  return {tensor.const_data_ptr(), dtype, leading_size(tensor), cols, row_bytes(dtype, cols), device_of(tensor, name)};
 }
 
 MutableMatrixView mutable_matrix_of(Tensor& tensor, const char* name) {
-  check_plain(tensor, name);
-  return {tensor.mutable_data_ptr(), dtype_of(tensor.scalar_type(), name), leading_size(tensor), last_size(tensor, name)};
+  const MatrixView view = matrix_of(tensor, name);
+  return {tensor.mutable_data_ptr(), view.dtype, view.rows, view.cols, view.stride, view.device};
 }
+
+MatrixView column_of(const Tensor& scale, const char* name) {
+  check_contiguous(scale, name);
+  const DType dtype = dtype_of(scale.scalar_type(), name);
+  return {scale.const_data_ptr(), dtype, scale.numel(), 1, row_bytes(dtype, 1), device_of(scale, name)};
+}
+
+int64_t group_size_of(const Tensor& scale) { return scale.numel() == 1 ? kPerTensor : kPerChannel; }
 
 MatrixView vector_of(const std::optional<Tensor>& tensor, const char* name) {
   if (!tensor.has_value()) return {};
@@ -113,14 +129,16 @@ Bias::Bias(const std::optional<Tensor>& bias) {
 }
 
 // By the shim's own function: torch::stable::empty() looks its operator up by name, which takes longer than a small product.
-Tensor new_tensor(const std::vector<int64_t>& shape, ScalarType type) {
+Tensor new_tensor(const std::vector<int64_t>& shape, ScalarType type, const Device& device) {
   std::vector<int64_t> strides(shape.size());
   int64_t stride = 1;
   for (std::size_t i = shape.size(); i-- > 0; stride *= std::max<int64_t>(shape[i], 1)) strides[i] = stride;
   AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(),
-                                                  torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
-                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      static_cast<int64_t>(shape.size()), shape.data(), strides.data(),
+      torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
+      device.type == DeviceType::kCuda ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu(), device.index,
+      &handle));
   return Tensor(handle);
 }
 
@@ -140,7 +158,7 @@ Weight::Weight(const Tensor& q, const Tensor& scale, const std::optional<Tensor>
   require(group_size >= kPerChannel, group_size, " is not a group size");
   view_.format = {static_cast<int>(num_bits), !zero_point.has_value(), group_size};
   const Tensor& integers = own(q);
-  check_plain(integers, "the quantized weight");
+  check_contiguous(integers, "the quantized weight");
   const ScalarType expected = packed || zero_point.has_value() ? ScalarType::Byte : ScalarType::Char;
   require(integers.scalar_type() == expected, "octavo: a ",
           packed       ? "packed"
@@ -150,7 +168,9 @@ Weight::Weight(const Tensor& q, const Tensor& scale, const std::optional<Tensor>
   const DType storage = storage_dtype(view_.format, packed);
   require(integers.size(1) == row_bytes(storage, K), "the quantized weight has shape ", ShapeOf{q}, "; for K = ", K,
           " it must be [N, ", row_bytes(storage, K), "]");
-  view_.q = {integers.const_data_ptr(), storage, integers.size(0), K};
+  view_.q = {integers.const_data_ptr(), storage,
+             integers.size(0),          K,
+             row_bytes(storage, K),     device_of(integers, "the quantized weight")};
   const int64_t rows = group_size == kPerTensor ? 1 : integers.size(0);
   const int64_t cols = view_.format.groups(K);
   view_.scale = parameter_view(own(scale), ScalarType::Float, "scale", rows, cols);

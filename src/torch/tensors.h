@@ -40,7 +40,7 @@ OutlierRule rule_of(int64_t rule);
 // Work on torch's own threads, so torch.set_num_threads counts.
 Parallel& torch_threads();
 
-// A contiguous tensor [..., K] on the CPU, seen as a matrix of K columns. The tensor must outlive the view.
+// A contiguous tensor [..., K], seen as a matrix of K columns. The tensor must outlive the view.
 MatrixView matrix_of(const Tensor& tensor, const char* name);
 MutableMatrixView mutable_matrix_of(Tensor& tensor, const char* name);
 
@@ -49,6 +49,15 @@ MatrixView vector_of(const std::optional<Tensor>& tensor, const char* name);
 
 // A tensor's value, contiguous: the tensor itself where it is.
 Tensor as_contiguous(const Tensor& tensor);
+
+// A contiguous scale tensor of any shape, of one element or one a row, as a column.
+MatrixView column_of(const Tensor& scale, const char* name);
+
+// The group size of symmetric 8-bit weights with one scale a channel or one in all.
+int64_t group_size_of(const Tensor& scale);
+
+// Where a tensor is; throws when it is neither on the CPU nor on a CUDA device.
+Device device_of(const Tensor& tensor, const char* name);
 
 // A contiguous bias, or none.
 class Bias {
@@ -61,8 +70,8 @@ class Bias {
   MatrixView view_;
 };
 
-// An uninitialized, contiguous CPU tensor, whose memory is aligned to 64 bytes.
-Tensor new_tensor(const std::vector<int64_t>& shape, ScalarType type);
+// An uninitialized, contiguous tensor, whose memory is aligned to 64 bytes.
+Tensor new_tensor(const std::vector<int64_t>& shape, ScalarType type, const Device& device = {});
 
 // The shape of x with another last dimension.
 std::vector<int64_t> with_last(const Tensor& x, int64_t last);

@@ -65,5 +65,13 @@ TEST_F(Machine, ReadsTheHugePageSetting) {
   EXPECT_EQ(huge_page_setting(root_ / "enabled"), "unknown");
 }
 
+TEST_F(Machine, ReadsTheDriversRelease) {
+  EXPECT_EQ(nvidia_driver(root_ / "driver"), "");
+  write("driver", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue Sep 23 10:11:16 UTC 2025");
+  EXPECT_EQ(nvidia_driver(root_ / "driver"), "580.95.05");
+  write("driver", "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (a@b)");
+  EXPECT_EQ(nvidia_driver(root_ / "driver"), "570.86.15");
+}
+
 }  // namespace
 }  // namespace octavo

@@ -64,7 +64,7 @@ TEST_F(KernelTable, AForcedKernelThatCannotRunIsAnError) {
 
 TEST_F(KernelTable, NoKernelIsAnErrorWithThePlaceAndTheReasons) {
   Problem cuda = integer_;
-  cuda.device.type = DeviceType::kCuda;
+  cuda.device = {DeviceType::kCuda, 1000};
   const Status status = select_kernel(cuda).status();
   EXPECT_EQ(status.code(), StatusCode::kUnsupported);
   EXPECT_NE(status.message().find("no kernel computes scaled_mm for M=4, N=16, K=64"), std::string::npos)
@@ -95,6 +95,41 @@ TEST(Products, RefuseWhatDoesNotFit) {
             "W4A8 takes weights of 2 to 4 bits in groups, not 8 bits with group_size -1");
   EXPECT_EQ(message(linear_llm_int8(xf.view(), eight.view(), -1, OutlierRule::kToken, {}, y.mut())),
             "the threshold is -1; it must be 0 (no outliers) or positive");
+}
+
+// What is checked before any device is asked, with addresses that nobody reads.
+TEST(ProductsOnCuda, RefuseWhatDoesNotFit) {
+  const auto on = [](int index, DType dtype, std::int64_t rows, std::int64_t cols, std::int64_t gap = 0) {
+    return MutableMatrixView(reinterpret_cast<void*>(0x1000), dtype, rows, cols, row_bytes(dtype, cols + gap),
+                             {DeviceType::kCuda, index});
+  };
+  const auto x = as_const(on(0, DType::kInt8, 2, 8)), w = as_const(on(0, DType::kInt8, 3, 8));
+  const auto s1 = as_const(on(0, DType::kFloat32, 2, 1)), s2 = as_const(on(0, DType::kFloat32, 3, 1));
+  const auto y = on(0, DType::kFloat32, 2, 3);
+  const Stream stream;
+  Matrix host(DType::kInt8, 2, 8), host_y(DType::kFloat32, 2, 3);
+  EXPECT_EQ(scaled_mm(x, s1, w, s2, {}, y).message(), "x is on cuda:0; without a Stream, this function takes CPU memory");
+  EXPECT_EQ(scaled_mm(host.view(), s1, w, s2, {}, y, stream).message(),
+            "x is on the CPU; with a Stream, this function takes memory of a CUDA device");
+  EXPECT_EQ(scaled_mm(x, s1, w, s2, {}, host_y.mut(), stream).message(),
+            "y is on the CPU and other operands on cuda:0; all must be on one device");
+  EXPECT_EQ(scaled_mm(x, s1, as_const(on(1, DType::kInt8, 3, 8)), s2, {}, y, stream).message(),
+            "w is on cuda:1 and other operands on cuda:0; all must be on one device");
+  EXPECT_EQ(scaled_mm(x, s1, w, as_const(on(0, DType::kFloat32, 3, 1, 1)), {}, y, stream).message(),
+            "w_scale is not contiguous, which CUDA kernels need: its rows are 8 bytes apart");
+  EXPECT_EQ(matmul(host.view(), w, 1, y, stream).message(),
+            "x is on the CPU; with a Stream, this function takes memory of a CUDA device");
+  const auto xf = as_const(on(0, DType::kFloat32, 2, 8));
+  EXPECT_EQ(quantize_per_token(xf, kPerChannel, on(0, DType::kInt8, 2, 8), on(0, DType::kFloat32, 3, 1), stream).message(),
+            "scale has shape [3, 1]; it must be [2, 1]");
+  const QuantizedWeight weight = {{8, true, kPerChannel}, w, s2, {}};
+  std::byte workspace[16];
+  EXPECT_EQ(linear_w8a8(xf, weight, {}, y, workspace, stream).message(), "the workspace has 16 bytes; [2, 8] needs 40");
+  // A device that is not there: the error says what the machine lacks.
+  const auto far = [&](DType dtype, std::int64_t rows, std::int64_t cols) { return on(1000, dtype, rows, cols); };
+  const Status status =
+      matmul(as_const(far(DType::kInt8, 2, 8)), as_const(far(DType::kInt8, 3, 8)), 1, far(DType::kFloat32, 2, 3), stream);
+  EXPECT_EQ(status.code(), StatusCode::kUnsupported) << status.message();
 }
 
 TEST(Products, MatmulScalesByAlpha) {

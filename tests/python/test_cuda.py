@@ -93,10 +93,190 @@ def test_quantized_model_moves():
     torch.testing.assert_close(model.cpu()(x.cpu()), y.cpu(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("scheme", ["w8a16", "w4a16-g32"])
+@pytest.mark.parametrize("scheme", ["w8a16", "w4a16-g32", "w8a8"])
 def test_compiles(scheme):
     module = octavo.QuantizedLinear.from_linear(torch.nn.Linear(64, 48), scheme).cuda()
     compiled = torch.compile(module, fullgraph=True, dynamic=True)
     for rows in (1, 3, 17):
         x = torch.randn(rows, 64, device="cuda")
         torch.testing.assert_close(compiled(x), module(x))
+
+
+def integers(*shape):
+    return torch.randint(-128, 128, shape, dtype=torch.int8)
+
+
+def test_matmul_compiles():
+    def scaled(x, y):
+        return octavo.matmul(x, y, 0.02) + 1
+
+    compiled = torch.compile(scaled, fullgraph=True, dynamic=True)
+    for M, K in ((1, 64), (5, 96), (130, 200)):
+        x, y = integers(M, K).cuda(), integers(33, K).cuda()
+        assert torch.equal(compiled(x, y), scaled(x, y))
+
+
+def w8a8(N=300, K=528, dtype=torch.bfloat16):
+    """A module, an input for it, and what the CPU makes of it."""
+    module = octavo.QuantizedLinear.from_linear(torch.nn.Linear(K, N, dtype=dtype), "w8a8")
+    x = torch.randn(29, K, dtype=dtype)
+    return module.cuda(), x.cuda(), copy.deepcopy(module).cpu()(x)
+
+
+def test_side_streams():
+    module, x, expected = w8a8()
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream() for _ in range(4)]
+    results = []
+    for turn in range(40):
+        with torch.cuda.stream(streams[turn % 4]):
+            results.append(module(x))
+    torch.cuda.synchronize()
+    assert all(torch.equal(y.cpu(), expected) for y in results)
+
+
+def test_a_stream_is_followed():
+    """Work of other libraries before and behind ours on a stream is neither overtaken nor disturbed."""
+    module, x, expected = w8a8()
+    doubled = x * 2
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(20_000_000)
+        late = doubled / 2  # what module(x) must wait for
+        y = module(late)
+        late.zero_()
+        y2 = y + 0
+        y.zero_()
+    torch.cuda.synchronize()
+    assert torch.equal(y2.cpu(), expected)
+
+
+def test_cuda_graphs():
+    module, x, expected = w8a8()
+    module(x)
+    graph = torch.cuda.CUDAGraph()
+    static_x = torch.zeros_like(x)
+    with torch.cuda.graph(graph):
+        hidden = module(static_x)
+        y = hidden + 0
+    for _ in range(3):
+        static_x.copy_(x)
+        graph.replay()
+        assert torch.equal(y.cpu(), expected)
+        static_x.zero_()
+
+
+def test_reduce_overhead_compiles_to_graphs():
+    module, x, expected = w8a8()
+    compiled = torch.compile(module, mode="reduce-overhead", fullgraph=True)
+    for _ in range(4):
+        assert torch.equal(compiled(x).cpu(), expected)
+
+
+def test_nothing_waits_for_the_device():
+    module, x, expected = w8a8()
+
+    def work():
+        octavo.matmul(module.weight_int8, module.weight_int8)
+        return module(x)
+
+    work()  # what is allocated once, is now
+    torch.cuda.synchronize()
+    torch.cuda._sleep(2_000_000_000)  # about a second
+    busy = torch.cuda.Event()
+    busy.record()
+    y = work()
+    assert not busy.query()
+    assert torch.equal(y.cpu(), expected)
+
+
+def test_a_device_that_is_not_current():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one CUDA device")
+    module, x, expected = w8a8()
+    assert torch.cuda.current_device() == 0
+    module, x = module.to("cuda:1"), x.to("cuda:1")
+    y = module(x)
+    assert y.device == torch.device("cuda:1") and torch.equal(y.cpu(), expected)
+    assert torch.cuda.current_device() == 0
+    with pytest.raises(RuntimeError, match="must be on one device"):
+        torch.ops.octavo.matmul(integers(2, 16).to("cuda:1"), integers(2, 16).to("cuda:0"), 1.0)
+
+
+def test_views_and_odd_addresses():
+    x, w = integers(40, 300), integers(50, 300)
+    x_cuda, w_cuda = x.cuda(), w.cuda()
+    for columns in (slice(0, 256), slice(1, 257), slice(3, 20), slice(16, 16 + 128)):
+        expected = octavo.matmul(x[:, columns], w[:, columns])
+        assert torch.equal(octavo.matmul(x_cuda[:, columns], w_cuda[:, columns]).cpu(), expected)
+    flat = integers(4 * 333 + 1)
+    odd, odd_cuda = flat[1:].view(4, 333), flat.cuda()[1:].view(4, 333)
+    assert torch.equal(octavo.matmul(odd, odd), octavo.matmul(odd_cuda, odd_cuda).cpu())
+    assert torch.equal(octavo.matmul(x.T, x.T), octavo.matmul(x_cuda.T, x_cuda.T).cpu())
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 8), (3, 0, 8), (3, 5, 0)])
+def test_empty_products(shape):
+    M, N, K = shape
+    arguments = (integers(M, K), integers(N, K), torch.ones(M), torch.ones(N), torch.randn(N), torch.float16)
+    assert torch.equal(torch.ops.octavo.scaled_mm(*arguments), on_cuda(torch.ops.octavo.scaled_mm, *arguments)[0])
+    weight = (integers(N, K), torch.ones(N), None)
+    x = torch.randn(M, K)
+    assert torch.equal(torch.ops.octavo.linear_w8a8(x, *weight), on_cuda(torch.ops.octavo.linear_w8a8, x, *weight)[0])
+
+
+BAD = {
+    "w on the CPU": (dict(w=integers(5, 64)), "w is on the CPU and other operands on cuda:0"),
+    "x on the CPU": (dict(x=integers(3, 64)), "x is on the CPU"),
+    "bias on the CPU": (dict(bias=torch.ones(5)), "bias is on the CPU and other operands on cuda:0"),
+    "scale on the CPU": (dict(w_scale=torch.ones(5)), "w_scale is on the CPU and other operands on cuda:0"),
+    "dtype of x": (dict(x=torch.zeros(3, 64).cuda), "x is float32; it must be int8"),
+    "dtype of w": (dict(w=torch.zeros(5, 64, dtype=torch.uint8).cuda), "w is uint8; it must be int8"),
+    "dtype of the scale": (dict(w_scale=torch.ones(5).half().cuda), "w_scale is float16; it must be float32"),
+    "dtype of the output": (dict(out_dtype=torch.int8), "y is int8; it must be float32, float16 or bfloat16"),
+    "K": (dict(w=integers(5, 65).cuda), r"x is \[3, 64\] and the weight \[5, 65\]: their K differ"),
+    "scales of x": (dict(x_scale=torch.ones(4).cuda), r"x_scale is \[4, 1\]; it must be \[3, 1\] or \[1, 1\]"),
+    "scales of w": (dict(w_scale=torch.ones(3).cuda), r"w_scale is \[3, 1\]; it must be \[5, 1\] or \[1, 1\]"),
+    "bias": (dict(bias=torch.ones(4).cuda), r"bias is \[1, 4\]; it must be \[1, 5\]"),
+    "dimensions of w": (dict(w=integers(5, 8, 8).cuda), r"w has 3 dimensions; it must be \[N, K\]"),
+    "K beyond int32": (
+        dict(x=integers(1, 131072).cuda, w=integers(5, 131072).cuda, x_scale=torch.ones(1).cuda),
+        "K = 131072 is above 131071",
+    ),
+}
+
+
+@pytest.mark.skipif(not torch.ops.octavo.has_cuda(), reason="built without CUDA kernels")
+@pytest.mark.parametrize("what", BAD)
+def test_what_does_not_fit_is_an_error_that_says_so(what):
+    changes, message = BAD[what]
+    arguments = dict(
+        x=integers(3, 64).cuda, w=integers(5, 64).cuda, x_scale=torch.ones(3).cuda, w_scale=torch.ones(5).cuda
+    )
+    arguments |= dict(bias=None, out_dtype=torch.bfloat16) | changes
+    values = [value() if callable(value) else value for value in arguments.values()]
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.octavo.scaled_mm(*values)
+    torch.cuda.synchronize()  # and the device still works
+
+
+def test_the_module_names_its_kernel():
+    module, _, _ = w8a8()
+    assert ("kernel=cuda_s8_w8_" if torch.ops.octavo.has_cuda() else "kernel=cuda_torch") in repr(module)
+
+
+CASES = [
+    ("quantize_per_token", (torch.randn(3, 40).half(), -1)),
+    ("quantize_per_token", (torch.randn(2, 3, 41), 16)),
+    ("scaled_mm", (integers(3, 40), integers(6, 40), torch.rand(3, 1), torch.rand(6, 1), None, torch.float16)),
+    ("scaled_mm", (integers(3, 40), integers(6, 40), torch.rand(1), torch.rand(6), torch.randn(6), torch.float32)),
+    ("scaled_mm", (integers(3, 40), integers(6, 40), torch.rand(3), torch.rand(1), None, torch.int32)),
+    ("matmul", (integers(3, 40), integers(6, 40), 0.5)),
+    ("linear_w8a8", (torch.randn(2, 3, 40).bfloat16(), integers(6, 40), torch.rand(6, 1), torch.randn(6).bfloat16())),
+]
+
+
+@pytest.mark.parametrize(("name", "args"), CASES, ids=[f"{name}-{i}" for i, (name, _) in enumerate(CASES)])
+def test_opcheck(name, args):
+    moved = tuple(a.cuda() if isinstance(a, torch.Tensor) else a for a in args)
+    torch.library.opcheck(getattr(torch.ops.octavo, name).default, moved)

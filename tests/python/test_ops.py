@@ -58,6 +58,8 @@ def cases():
     for dtype in [*FLOATS, torch.int32]:
         yield "scaled_mm", (xq, q8, x_scale, scale, None, dtype)
     yield "matmul", (xq, q8, 0.5)
+    yield "linear_w8a8", (x, q8, scale, bias)
+    yield "linear_w8a8", (x[0].bfloat16(), q8, scale, None)
     yield "pack_weight", (q8, scale, None, 8, -1, False, 41)
     yield "pack_weight", (packed, group_scale, zero_point, 4, 16, True, 41)
     block8 = ops.pack_weight(q8, scale, None, 8, -1, False, 41)
@@ -113,13 +115,15 @@ def test_gradient_of_linear_is_that_of_the_dequantized_weight(dtype, num_bits, g
     torch.testing.assert_close(bias.grad, grad.reshape(-1, 8).sum(0))
 
 
-@pytest.mark.parametrize("name", ["linear_w4a8", "linear_llm_int8", "scaled_mm"])
+@pytest.mark.parametrize("name", ["linear_w8a8", "linear_w4a8", "linear_llm_int8", "scaled_mm"])
 def test_integer_products_refuse_a_gradient(name):
     x = torch.randn(3, 32, requires_grad=True)
     _, q, scale, _ = quantized(8, 32)
     if name == "linear_w4a8":
         _, q, scale, _ = quantized(8, 32, 4, group_size=16)
         y = ops.linear_w4a8(x, ops.pack(q), scale, None, None, 4, 16, True)
+    elif name == "linear_w8a8":
+        y = ops.linear_w8a8(x, q, scale, None)
     elif name == "linear_llm_int8":
         y = ops.linear_llm_int8(x, q, scale, None, 6.0, 0)
     else:
