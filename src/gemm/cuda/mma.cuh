@@ -1,5 +1,5 @@
-// Instructions of compute capability 8.0: asynchronous copies into shared memory, fragments out of it, integer products.
-// Device code that uses them is compiled only where they exist (kHasMma).
+// Instructions of compute capability 8.0 and more: asynchronous copies into shared memory, fragments out of it, integer
+// products.
 #pragma once
 
 #include <cstdint>

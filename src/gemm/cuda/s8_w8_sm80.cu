@@ -1,10 +1,11 @@
 // A block of threads computes a tile of y, kRows x kCols. Tiles of x and of w, kBytes of K at a time, go through a ring of
 // shared memory by asynchronous copies; warps take their part of the tile, or of kBytes, and multiply with m16n8k32. Integer
-// sums do not depend on their order, so a tile that few of there are is shared out along K inside its block without a loss.
+// sums do not depend on their order, so that where tiles are small and few, the warps of a block share K out among them.
 //
-// Shared memory holds 16-byte chunks of a row permuted by exclusive or with the row, so that neither the copies nor ldmatrix
-// meet a bank twice.
+// Shared memory holds the 16-byte chunks of a row permuted, by an exclusive or with the row, so that neither the copies nor
+// ldmatrix meet a bank twice.
 #include <algorithm>
+#include <span>
 
 #include "core/cuda_launch.cuh"
 #include "core/ptx.cuh"
@@ -17,10 +18,10 @@ namespace {
 
 using namespace cuda;
 
-constexpr int kChunk = 16;   // bytes of the widest copy
-constexpr int kStepK = 32;   // of one mma
-constexpr int kOutputs = 8;  // outputs of a row that a thread stores at a time
-constexpr int kRasterRows = 8;
+constexpr int kChunk = 16;      // bytes of the widest copy
+constexpr int kStepK = 32;      // of one mma
+constexpr int kOutputs = 8;     // outputs of a row that a thread stores at a time
+constexpr int kRasterRows = 8;  // of tiles, see tile_of_block()
 
 template <int kRows_, int kCols_, int kBytes_, int kWarpsM_, int kWarpsN_, int kWarpsK_, int kStages_, int kBlocks_ = 2>
 struct Tile {
@@ -30,17 +31,20 @@ struct Tile {
   static constexpr int kBlocks = kBlocks_;  // on a multiprocessor at a time, at least
   static constexpr int kThreads = 32 * kWarpsM * kWarpsN * kWarpsK;
   static constexpr int kWarpRows = kRows / kWarpsM, kWarpCols = kCols / kWarpsN;
-  static constexpr int kSteps = kBytes / kStepK / kWarpsK;  // of a warp in a stage
+  static constexpr int kSteps = kBytes / kStepK / kWarpsK;  // of a warp, in a stage
   static constexpr int kXBytes = kRows * kBytes;
   static constexpr int kStageBytes = (kRows + kCols) * kBytes;
 
   // Sums on their way to y, after the ring: with K shared out, the tile once for every part; else sixteen rows a warp.
-  static constexpr int kSumCols = (kWarpsK > 1 ? kCols : kWarpCols) + kOutputs;
-  static constexpr int kSumRows = kWarpsK > 1 ? kWarpsK* kRows : kThreads / 32 * 16;
-  static constexpr int kShared = std::max(kStages * kStageBytes, kSumRows* kSumCols * 4);
+  static constexpr bool kAdds = kWarpsK > 1;
+  static constexpr int kSumCols = (kAdds ? kCols : kWarpCols) + kOutputs;
+  static constexpr int kSumRows = kAdds ? kRows * kWarpsK : kThreads / 32 * 16;
+  static constexpr int kSumBytes = kSumRows * kSumCols * 4;
+  static constexpr int kShared = std::max(kStages * kStageBytes, kSumBytes);
 
   static_assert(kWarpRows % 16 == 0 && kWarpCols % 16 == 0);
   static_assert(kSteps % 2 == 0, "fragments alternate between two sets of registers");
+  static_assert((kSteps & (kSteps - 1)) == 0, "steps are addressed by an exclusive or");
   static_assert(kShared <= 99 * 1024, "what every device of compute capability 8.0 or more has");
 };
 
@@ -391,7 +395,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) s8_w8(const __grid_co
   __syncthreads();
 
   auto* staging = reinterpret_cast<std::int32_t*>(shared);
-  if constexpr (T::kWarpsK > 1) {
+  if constexpr (T::kAdds) {
     write_added<T>(p, staging, sums, m0, n0, warp_m, warp_n, warp_k);
   } else {
     write_own<T>(p, staging, sums, m0 + warp_m * T::kWarpRows, n0 + warp_n * T::kWarpCols);
@@ -434,11 +438,11 @@ constexpr Choice kChoices[] = {choice<T128x128>(), choice<T64x128>(), choice<T64
                                choice<T32x64>(),   choice<T32x32>(),  choice<T16x64>(), choice<T16x32>()};
 constexpr Choice kUnaligned[] = {choice<T64x64, false>(), choice<T16x32, false>()};
 
-// The first of them that has no more rows than x fills and gives every multiprocessor a tile; else the last.
+// The first of them that x fills more than half of and that gives nearly every multiprocessor a tile; else the last.
 const Choice& choose(std::span<const Choice> choices, std::int64_t M, std::int64_t N, int num_sms) {
   for (const Choice& c : choices) {
     const bool filled = c.rows <= 16 || M > c.rows / 2;
-    if (filled && tiles_of(M, c.rows) * tiles_of(N, c.cols) >= num_sms) return c;
+    if (filled && tiles_of(M, c.rows) * tiles_of(N, c.cols) * 10 >= num_sms * 9) return c;
   }
   return choices.back();
 }
@@ -455,8 +459,6 @@ int alignment_of(const View& view) {
 void cuda_s8_w8_sm80(const Arguments& a, Parallel& /*parallel*/) {
   const std::int64_t M = a.y.rows;
   const std::int64_t N = a.y.cols;
-  const Result<const Gpu*> device = gpu(a.y.device);
-  if (!device.ok()) return;
   const int alignment = std::min(alignment_of(a.x), alignment_of(a.w.q));
   Params p = {};
   p.x = static_cast<const std::int8_t*>(a.x.data);
@@ -474,7 +476,7 @@ void cuda_s8_w8_sm80(const Arguments& a, Parallel& /*parallel*/) {
   p.epilogue = epilogue_of(a);
   const std::span<const Choice> choices =
       alignment == kChunk && p.K % kChunk == 0 ? std::span<const Choice>(kChoices) : kUnaligned;
-  choose(choices, M, N, device.value()->num_sms).launch(p, a.stream);
+  choose(choices, M, N, gpu(a.y.device).value()->num_sms).launch(p, a.stream);
 }
 
 }  // namespace octavo
