@@ -22,6 +22,7 @@
 #include "gemm/cpu/s8_w8_row_avx2.h"
 #include "gemm/cpu/s8g_w4_avx512vnni.h"
 #include "gemm/cuda/reference.h"
+#include "gemm/cuda/s8_w8_sm80.h"
 #include "gemm/reference.h"
 
 namespace octavo {
@@ -149,6 +150,12 @@ Status any_gpu() { return cuda::some_gpu(); }
 
 std::string any_gpu_problem(const Problem& p) { return cuda::refusal(p.device); }
 
+constexpr cuda::Capability kAmpere = {8, 0};
+
+Status needs_ampere() { return cuda::some_gpu(kAmpere); }
+
+std::string needs_ampere_problem(const Problem& p) { return cuda::refusal(p.device, kAmpere); }
+
 constexpr DeviceType kCuda = DeviceType::kCuda;
 #endif
 
@@ -220,6 +227,8 @@ const Kernel kTable[] = {
     {"cpu_llmint8_w8_reference", Op::kLinearLlmInt8, kCpu, kRowMajor, "int8 product and outliers in fp32: plain loops",
      anywhere, any_problem, reference::linear_llm_int8},
 #if OCTAVO_HAVE_CUDA
+    {"cuda_s8_w8_sm80", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8 from compute capability 8.0 on: mma.sync",
+     needs_ampere, needs_ampere_problem, cuda_s8_w8_sm80},
     {"cuda_s8_w8_reference", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8: each thread one dot product", any_gpu,
      any_gpu_problem, cuda_s8_w8_reference},
 #endif
