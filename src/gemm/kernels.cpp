@@ -23,6 +23,7 @@
 #include "gemm/cpu/s8g_w4_avx512vnni.h"
 #include "gemm/cuda/reference.h"
 #include "gemm/cuda/s8_w8_sm80.h"
+#include "gemm/cuda/s8_w8_sm90.h"
 #include "gemm/reference.h"
 
 namespace octavo {
@@ -156,6 +157,16 @@ Status needs_ampere() { return cuda::some_gpu(kAmpere); }
 
 std::string needs_ampere_problem(const Problem& p) { return cuda::refusal(p.device, kAmpere); }
 
+constexpr cuda::Capability kHopper = {9, 0, true};
+
+Status needs_hopper() { return cuda::some_gpu(kHopper); }
+
+std::string needs_hopper_and_aligned_rows(const Problem& p) {
+  if (p.alignment < 16) return "rows do not begin at multiples of 16 bytes";
+  if (p.K == 0) return "K is 0";
+  return cuda::refusal(p.device, kHopper);
+}
+
 constexpr DeviceType kCuda = DeviceType::kCuda;
 #endif
 
@@ -227,6 +238,8 @@ const Kernel kTable[] = {
     {"cpu_llmint8_w8_reference", Op::kLinearLlmInt8, kCpu, kRowMajor, "int8 product and outliers in fp32: plain loops",
      anywhere, any_problem, reference::linear_llm_int8},
 #if OCTAVO_HAVE_CUDA
+    {"cuda_s8_w8_sm90", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8 on Hopper: wgmma, fed by the tensor copy engine",
+     needs_hopper, needs_hopper_and_aligned_rows, cuda_s8_w8_sm90},
     {"cuda_s8_w8_sm80", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8 from compute capability 8.0 on: mma.sync",
      needs_ampere, needs_ampere_problem, cuda_s8_w8_sm80},
     {"cuda_s8_w8_reference", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8: each thread one dot product", any_gpu,
