@@ -77,7 +77,9 @@ void cuda_s8_w8_sm90(const Arguments& a, Parallel& /*parallel*/) {
   s.y = a.y.data;
   s.y_stride = a.y.stride;
   s.y_dtype = a.y.dtype;
-  s.y_by_copy_engine = reinterpret_cast<std::uintptr_t>(a.y.data) % 16 == 0 && (s.M == 1 || a.y.stride % 16 == 0);
+  // The engine writes 16 bytes at a time, also where a row ends within them.
+  s.y_by_copy_engine = reinterpret_cast<std::uintptr_t>(a.y.data) % 16 == 0 && (s.M == 1 || a.y.stride % 16 == 0) &&
+                       row_bytes(a.y.dtype, s.N) % 16 == 0;
   s.epilogue = cuda::epilogue_of(a);
   choose(s.M, s.N, s.K, (*cuda::gpu(a.x.device))->num_sms).launch(a, s);
 }

@@ -30,7 +30,7 @@ struct S8W8Arguments {
   void* y;
   std::int64_t y_stride;  // bytes
   DType y_dtype;
-  bool y_by_copy_engine;  // its map is valid: y and its rows are aligned to 16 bytes
+  bool y_by_copy_engine;  // its map is valid: y, its rows and their lengths are multiples of 16 bytes
   int stages;             // of the ring
   int x_box, w_box;       // rows that one CTA copies of x and of w for a stage
   int cluster_m, cluster_n;
