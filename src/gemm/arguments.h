@@ -16,6 +16,7 @@ struct Arguments {
   PackedWeight packed = {};  // for kernels that read a packed layout; without data where the weight is row-major
   Stream stream = {};        // where a CUDA kernel is launched
   float alpha = 1;           // on CUDA in place of w.scale, where that has no data; x_scale then counts as 1 if it has none
+  bool constant_w = false;   // the kernels in front of this one on the stream do not write w: it may be read before they end
 };
 
 }  // namespace octavo

@@ -180,6 +180,7 @@ Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixVi
                    std::span<std::byte> workspace, Stream stream) {
   Arguments a = {x, {}, w, bias, y};
   a.stream = stream;
+  a.constant_w = true;  // in front of it is the quantization of x, below
   OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_linear_w8a8(a));
   const std::int64_t bytes = w8a8_workspace_bytes(x.rows, x.cols);

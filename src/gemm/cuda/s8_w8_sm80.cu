@@ -59,6 +59,7 @@ struct Params {
   bool words;      // where copies are not of 16 bytes: whether x and w are aligned to 4
   bool y_vectors;  // whether y is aligned to 16 bytes
   DType y_dtype;
+  bool constant_w;
   Epilogue epilogue;
 };
 
@@ -341,8 +342,9 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) s8_w8(const __grid_co
   Copier<T::kRows, T::kBytes, T::kThreads, kAligned> x(p.x + m0 * p.x_stride, p.x_stride, p.M - m0, p.K, p.words);
   Copier<T::kCols, T::kBytes, T::kThreads, kAligned> w(p.w + n0 * p.w_stride, p.w_stride, p.N - n0, p.K, p.words);
 
-  // Where the block may start before x is there, the weights of the whole ring go ahead.
+  // Where the block may start before x is there, the weights of the whole ring go ahead, if they are.
   constexpr bool kWeightsFirst = __CUDA_ARCH__ >= 900;
+  if (!p.constant_w) ptx::wait_for_predecessor();
   if constexpr (kWeightsFirst) {
 #pragma unroll
     for (int s = 0; s < T::kStages - 1; ++s) w.copy(ring + s * T::kStageBytes + T::kXBytes);
@@ -473,6 +475,7 @@ void cuda_s8_w8_sm80(const Arguments& a, Parallel& /*parallel*/) {
   p.words = alignment >= 4;
   p.y_vectors = alignment_of(a.y) == kChunk;
   p.y_dtype = a.y.dtype;
+  p.constant_w = a.constant_w;
   p.epilogue = epilogue_of(a);
   const std::span<const Choice> choices =
       alignment == kChunk && p.K % kChunk == 0 ? std::span<const Choice>(kChoices) : kUnaligned;

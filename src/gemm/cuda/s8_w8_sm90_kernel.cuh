@@ -12,7 +12,7 @@
 // The CTAs of a cluster take cluster_m x cluster_n tiles and share boxes: each copies its part of the x box to all CTAs of its
 // row of tiles, and its part of the w box to all of its column.
 //
-// Weights do not depend on the kernel before, so their first boxes are asked for before the wait for it.
+// Weights that the kernel before does not write (constant_w) are asked for before the wait for it: as many as the ring holds.
 #pragma once
 
 #include "core/ptx.cuh"
@@ -35,6 +35,7 @@ struct S8W8Arguments {
   int x_box, w_box;       // rows that one CTA copies of x and of w for a stage
   int cluster_m, cluster_n;
   int group_m;  // rows of clusters' tiles that are walked together, so that their boxes stay in the second-level cache
+  bool constant_w;
   cuda::Epilogue epilogue;
 };
 
@@ -147,6 +148,7 @@ __device__ __forceinline__ void copy_tiles(const S8W8Arguments& a, const CUtenso
   int m = 0, n = 0;
   bool any = tiles.next(m, n);
   const int ahead = any ? min(blocks, a.stages) : 0;
+  if (!a.constant_w) ptx::wait_for_predecessor();
   for (int block = 0; block < ahead; ++block) {
     barrier_expect(shared.full + block * 8, shared.stage_bytes);
     copy_w(block, n, block);
