@@ -1,21 +1,17 @@
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <algorithm>
 
 #include "core/cuda_launch.cuh"
+#include "core/half.cuh"
 #include "core/ptx.cuh"
 #include "quantize/cuda/activations.h"
 
 namespace octavo {
 namespace {
 
+using cuda::to_float;
+
 constexpr int kMaxThreads = 256;
 constexpr unsigned kInfinity = 0x7f800000;
-
-__device__ float to_float(float value) { return value; }
-__device__ float to_float(__half value) { return __half2float(value); }
-__device__ float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
 
 // One thread block a slice: a row, or a group of one. Magnitudes are compared as bits, where a NaN or Inf is the largest.
 template <class T>
@@ -62,20 +58,12 @@ void cuda_quantize_per_token(const MatrixView& x, std::int64_t group_size, const
                              const MutableMatrixView& scale, Stream stream) {
   const std::int64_t length = group_size > 0 ? group_size : x.cols;
   const std::int64_t threads = std::clamp<std::int64_t>((std::min(length, x.cols) + 31) / 32 * 32, 32, kMaxThreads);
-  const auto launch = [&](auto type) {
+  cuda::visit_cuda_float(x.dtype, [&](auto type) {
     cuda::launch(quantize_slices<decltype(type)>, dim3(static_cast<unsigned>(x.rows * scale.cols)),
                  dim3(static_cast<unsigned>(threads)), 0, stream, {}, static_cast<const char*>(x.data), x.stride,
                  static_cast<char*>(q.data), q.stride, static_cast<char*>(scale.data), scale.stride, x.cols, scale.cols,
                  length);
-  };
-  switch (x.dtype) {
-    case DType::kFloat16:
-      return launch(__half{});
-    case DType::kBFloat16:
-      return launch(__nv_bfloat16{});
-    default:
-      return launch(float{});
-  }
+  });
 }
 
 }  // namespace octavo
