@@ -42,6 +42,8 @@ Result<std::int64_t> packed_bytes(Layout layout, const WeightFormat& format, std
 
 // Writes w into out, whose format and shape must be w's. q may be stored one a byte or, up to 4 bits, two a byte: what is
 // packed is the same. Asks the system for huge pages under out where it has them, so pack into memory not yet touched.
+// Fails, with out half written, on zero points above the format's greatest integer and on integers of up to 4 bits, stored
+// one a byte, that do not fit in 4: the error names the first row with one, and where in it.
 Status pack(const QuantizedWeight& w, const MutablePackedWeight& out, Parallel& parallel = serial());
 
 // The exact inverse; out.q may be stored one a byte or two a byte.

@@ -15,7 +15,7 @@ namespace octavo {
 // A quantized matrix of N rows (output channels) and K columns, in its canonical layout. Views only.
 //   q           [N, K]  int8 (symmetric) or uint8 (asymmetric); or int4 / uint4, packed two a byte, for up to 4 bits
 //   scale       [N, G]  float32, G = format.groups(K); [1, 1] per tensor
-//   zero_point  like scale, uint8; empty when symmetric
+//   zero_point  like scale, uint8 from 0 to format.qmax(); empty when symmetric
 template <class Matrix>
 struct BasicQuantizedWeight {
   WeightFormat format;
@@ -100,6 +100,7 @@ Result<ErrorMetrics> error_metrics(const MatrixView& original, const QuantizedWe
 double snr_db(const ErrorSums& sums);
 
 // Packs q stored one a byte (int8 or uint8, 2 … 4 bits) two a byte into int4 or uint4, and back. Exact inverses.
+// Packing fails on what does not fit in 4 bits, with `packed` written all the same.
 Status pack_int4(const MatrixView& q, const MutableMatrixView& packed, Parallel& parallel = serial());
 Status unpack_int4(const MatrixView& packed, const MutableMatrixView& q, Parallel& parallel = serial());
 

@@ -137,6 +137,7 @@ class PackableWeight(nn.Module):
 
     def _apply(self, fn, recurse=True):
         # .half(), .to(dtype) and the like cast every floating-point tensor; scales follow to the device alone.
+        was_meta = self._device.type == "meta"
         probe = fn(torch.empty(0, dtype=self.dtype, device=self._device))
         self.dtype = probe.dtype
         if probe.device != self._device:
@@ -145,7 +146,8 @@ class PackableWeight(nn.Module):
         super()._apply(fn, recurse)
         if scale is not None and self.scale.dtype != scale.dtype:
             self.scale = scale.to(self.scale.device)
-        self.pack()
+        if not was_meta:  # to_empty gives memory that is filled later: load_state_dict or the first forward packs it
+            self.pack()
         return self
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):

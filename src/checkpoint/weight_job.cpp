@@ -96,10 +96,9 @@ Status WeightJob::read(Rows rows, std::byte* out) const {
 // Says where in the whole tensor a part of it could not be quantized.
 Status WeightJob::explain(const Status& status, Rows rows, const MatrixView& w) const {
   for (std::int64_t n = 0; n < w.rows; ++n) {
-    const auto bad = find_non_finite(w, n);
-    if (!bad) continue;
-    return data_loss("{}: tensor '{}' has {} at row {}, column {}; only finite weights can be quantized",
-                     source_.files()[tensor_.file].name, tensor_.name, bad->value, rows.begin + n, bad->column);
+    const Status bad = not_finite(w, n, rows.begin);
+    if (bad.ok()) continue;
+    return data_loss("{}: tensor '{}': {}", source_.files()[tensor_.file].name, tensor_.name, bad.message());
   }
   std::string advice;
   if (options_.scale_dtype == DType::kFloat16) advice = "; use --scale-dtype float32 or bfloat16";

@@ -8,6 +8,7 @@
 #include "core/macros.h"
 #include "gemm/check.h"
 #include "gemm/kernels.h"
+#include "gemm/quantized_rows.h"
 #include "quantize/check.h"
 
 namespace octavo {
@@ -78,13 +79,9 @@ Status run_scaled_mm(const Arguments& a, Parallel& parallel) {
 Status run_w8a8(Arguments a, Parallel& parallel) {
   OCTAVO_RETURN_IF_ERROR(check_on_cpu(a.x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_linear_w8a8(a));
-  AlignedBuffer<std::int8_t> q(a.x.rows * a.x.cols);
-  AlignedBuffer<float> scale(a.x.rows);
-  const MutableMatrixView q_view(q.data(), DType::kInt8, a.x.rows, a.x.cols);
-  const MutableMatrixView scale_view(scale.data(), DType::kFloat32, a.x.rows, 1);
-  OCTAVO_RETURN_IF_ERROR(quantize_per_token(a.x, kPerChannel, q_view, scale_view, parallel));
-  a.x = as_const(q_view);
-  a.x_scale = as_const(scale_view);
+  const QuantizedRows x(a.x, kPerChannel, parallel);
+  a.x = x.q();
+  a.x_scale = x.scale();
   return run_scaled_mm(a, parallel);
 }
 

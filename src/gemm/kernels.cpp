@@ -22,6 +22,7 @@
 #include "gemm/cpu/s8_w8_row_avx2.h"
 #include "gemm/cpu/s8g_w4_avx512vnni.h"
 #include "gemm/cuda/reference.h"
+#include "gemm/cuda/s8_w8_sm80.h"
 #include "gemm/reference.h"
 
 namespace octavo {
@@ -159,6 +160,12 @@ std::string any_gpu_and_nibbles(const Problem& p) {
   return reason.empty() ? any_gpu_problem(p) : reason;
 }
 
+constexpr cuda::Capability kAmpere = {8, 0};
+
+Status needs_ampere() { return cuda::some_gpu(kAmpere); }
+
+std::string needs_ampere_problem(const Problem& p) { return cuda::refusal(p.device, kAmpere); }
+
 constexpr DeviceType kCuda = DeviceType::kCuda;
 #endif
 
@@ -234,6 +241,8 @@ const Kernel kTable[] = {
      "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64", any_gpu, any_gpu_and_bytes, cuda_float_w8_reference},
     {"cuda_float_w4_reference", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", any_gpu,
      any_gpu_and_nibbles, cuda_float_w4_reference},
+    {"cuda_s8_w8_sm80", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8 from compute capability 8.0 on: mma.sync",
+     needs_ampere, needs_ampere_problem, cuda_s8_w8_sm80},
     {"cuda_s8_w8_reference", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8: each thread one dot product", any_gpu,
      any_gpu_problem, cuda_s8_w8_reference},
 #endif

@@ -77,8 +77,8 @@ class RowDwords {
     if (nibbles_) row_.resize(static_cast<std::size_t>(K));
   }
 
-  // Dwords of elements [k, k + count) of a row.
-  void read(const std::uint8_t* row, std::int64_t k, std::int64_t count, std::uint32_t* dwords) {
+  // Dwords of elements [k, k + count) of a row. False where an integer has more bits than a dword has for it.
+  bool read(const std::uint8_t* row, std::int64_t k, std::int64_t count, std::uint32_t* dwords) {
     if (!nibbles_) {
       copy_padded(row + k, count, dwords);
       for (std::int64_t i = 0; i < count; i += 4) dwords[i / 4] ^= flip_;
@@ -92,8 +92,9 @@ class RowDwords {
         integers = row_.data();
       }
       dwords[(count - 1) / 8] = 0;
-      pack_row_int4(integers, count, offset_, reinterpret_cast<std::uint8_t*>(dwords));
+      return pack_row_int4(integers, count, offset_, reinterpret_cast<std::uint8_t*>(dwords));
     }
+    return true;
   }
 
   // The inverse, which may change the dwords. Of a row stored two a byte, groups come in ascending order of k.
@@ -127,14 +128,18 @@ class RowDwords {
 };
 
 // Scales and zero points of group g, where a scale per tensor counts for every channel.
-void pack_parameters(const QuantizedWeight& w, const Block64& shape, std::int64_t b, std::int64_t g, std::byte* data) {
+void pack_parameters(const QuantizedWeight& w, const Block64& shape, std::int64_t b, std::int64_t g, std::byte* data,
+                     FirstRow& bad) {
+  const auto highest = static_cast<float>(w.format.qmax());
   auto* scale = reinterpret_cast<float*>(data + shape.scales(b, g));
   auto* zero_point = reinterpret_cast<std::uint8_t*>(data + shape.zero_points(b, g));
   for (std::int64_t c = 0; c < kBlockChannels; ++c) {
     const bool inside = c < shape.channels(b);
     const ScaleZero s = inside ? scale_zero(w, b * kBlockChannels + c, g) : ScaleZero{0, 0};
     scale[c] = s.scale;
-    if (!w.format.symmetric) zero_point[c] = static_cast<std::uint8_t>(s.zero_point);
+    if (w.format.symmetric) continue;
+    zero_point[c] = static_cast<std::uint8_t>(s.zero_point);
+    if (s.zero_point > highest) bad.report(b * kBlockChannels + c);
   }
 }
 
@@ -143,7 +148,7 @@ struct Region {
   std::int64_t b, g, first, last, begin;
 };
 
-void pack_region(const QuantizedWeight& w, const Block64& shape, const Region& r, std::byte* data) {
+void pack_region(const QuantizedWeight& w, const Block64& shape, const Region& r, std::byte* data, FirstRow& bad) {
   RowDwords row_dwords(w.format, w.q.dtype, w.q.cols);
   std::array<std::uint32_t, kTileSteps> dwords;
   auto* out = reinterpret_cast<std::uint32_t*>(data + shape.integers(r.b, r.g));
@@ -154,7 +159,8 @@ void pack_region(const QuantizedWeight& w, const Block64& shape, const Region& r
     std::uint32_t* tile = out + step * kBlockChannels;
     for (std::int64_t c = r.first; c < r.last; ++c) {
       if (c < shape.channels(r.b)) {
-        row_dwords.read(w.q.row<std::uint8_t>(r.b * kBlockChannels + c), shape.first_k(r.g) + k, count, dwords.data());
+        const std::int64_t n = r.b * kBlockChannels + c;
+        if (!row_dwords.read(w.q.row<std::uint8_t>(n), shape.first_k(r.g) + k, count, dwords.data())) bad.report(n);
       } else {
         dwords.fill(0);
       }
@@ -185,14 +191,20 @@ std::int64_t pack_bulk(const QuantizedWeight&, const Block64&, std::int64_t, std
 void finish_packing_avx2() {}
 #endif
 
-void pack_block(const QuantizedWeight& w, const Block64& shape, std::int64_t b, std::byte* data) {
+void pack_block(const QuantizedWeight& w, const Block64& shape, std::int64_t b, std::byte* data, FirstRow& bad) {
   for (std::int64_t first = 0; first < kBlockChannels; first += kPackChannels) {
     for (std::int64_t g = 0; g < shape.groups(); ++g) {
       const std::int64_t done = pack_bulk(w, shape, b, g, first, data);
-      if (done < shape.steps(g)) pack_region(w, shape, {b, g, first, first + kPackChannels, done}, data);
+      if (done < shape.steps(g)) pack_region(w, shape, {b, g, first, first + kPackChannels, done}, data, bad);
     }
   }
-  for (std::int64_t g = 0; g < shape.groups(); ++g) pack_parameters(w, shape, b, g, data);
+  for (std::int64_t g = 0; g < shape.groups(); ++g) pack_parameters(w, shape, b, g, data, bad);
+}
+
+// What keeps row n from being packed.
+Status refuse_row(const QuantizedWeight& w, std::int64_t n) {
+  OCTAVO_RETURN_IF_ERROR(check_zero_points(w, n));
+  return check_row_int4(w.q, n);
 }
 
 void unpack_block(const PackedWeight& w, const Block64& shape, std::int64_t b, const MutableQuantizedWeight& out) {
@@ -238,11 +250,12 @@ Status pack(const QuantizedWeight& w, const MutablePackedWeight& out, Parallel& 
   OCTAVO_RETURN_IF_ERROR(check_pair(w, out));
   ask_for_huge_pages(out.data);
   const Block64 shape(out.format, out.N, out.K);
+  FirstRow bad;
   parallel.run(0, shape.blocks(), 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t b = begin; b < end; ++b) pack_block(w, shape, b, out.data.data());
+    for (std::int64_t b = begin; b < end; ++b) pack_block(w, shape, b, out.data.data(), bad);
     finish_packing_avx2();
   });
-  return {};
+  return bad.get() == kNoRow ? Status() : refuse_row(w, bad.get());
 }
 
 Status unpack(const PackedWeight& w, const MutableQuantizedWeight& out, Parallel& parallel) {

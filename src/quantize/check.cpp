@@ -79,6 +79,19 @@ Status check_weight(const QuantizedWeight& w, const Device& device) {
   return check_shape(w.zero_point, "zero_point", scale_rows, scale_cols);
 }
 
+Status check_zero_points(const QuantizedWeight& w, std::int64_t n) {
+  if (w.format.symmetric) return {};
+  const std::int64_t row = w.format.group_size == kPerTensor ? 0 : n;
+  for (std::int64_t g = 0; g < w.zero_point.cols; ++g) {
+    const int value = w.zero_point.row<std::uint8_t>(row)[g];
+    if (value > w.format.qmax()) {
+      return invalid("zero_point[{}, {}] is {}; with {}-bit weights it must be in [0, {}]", row, g, value, w.format.num_bits,
+                     w.format.qmax());
+    }
+  }
+  return {};
+}
+
 Status check_quantize(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out) {
   OCTAVO_RETURN_IF_ERROR(check_float(w, "weight", w.device));
   OCTAVO_RETURN_IF_ERROR(check_weight(as_const(out), w.device));
@@ -126,21 +139,14 @@ Status check_per_token(const MatrixView& x, std::int64_t group_size, const Mutab
   return check_shape(as_const(scale), "scale", x.rows, groups.groups(x.cols));
 }
 
-std::optional<NonFinite> find_non_finite(const MatrixView& w, std::int64_t n) {
+Status not_finite(const MatrixView& w, std::int64_t n, std::int64_t first_row) {
   for (std::int64_t k = 0; k < w.cols; ++k) {
     const float value = reference::element(w, n, k);
-    if (!std::isfinite(value)) return NonFinite{k, value};
+    if (std::isfinite(value)) continue;
+    const std::string_view name = std::isnan(value) ? "NaN" : value > 0 ? "Inf" : "-Inf";
+    return invalid("element [{}, {}] is {}; weights must be finite", first_row + n, k, name);
   }
-  return std::nullopt;
-}
-
-Status not_finite(const MatrixView& w, std::int64_t n) {
-  const auto bad = find_non_finite(w, n);
-  if (!bad) return {};
-  return invalid("element [{}, {}] is {}; weights must be finite", n, bad->column,
-                 std::isnan(bad->value) ? "NaN"
-                 : bad->value > 0       ? "Inf"
-                                        : "-Inf");
+  return {};
 }
 
 }  // namespace octavo

@@ -1,8 +1,6 @@
 // Whether the arguments of quantize.h's functions fit together.
 #pragma once
 
-#include <optional>
-
 #include "octavo/quantize.h"
 
 namespace octavo {
@@ -17,6 +15,10 @@ Status check_per_token(const MatrixView& x, std::int64_t group_size, const Mutab
 // Whether q, scale and zero_point of w agree with its format.
 Status check_weight(const QuantizedWeight& w, const Device& device = {});
 
+// Whether the zero points of row n are integers of the format. pack() asks, because kernels on packed weights count on it;
+// on row-major weights arithmetic is right for any byte, and products are not slowed down by looking.
+Status check_zero_points(const QuantizedWeight& w, std::int64_t n);
+
 // The matrix is on the device where the function runs, aligned to its elements, and not null unless it is empty.
 Status check_on(const Device& device, const MatrixView& m, std::string_view name);
 Status check_on_cpu(const MatrixView& m, std::string_view name);
@@ -26,14 +28,7 @@ Status check_on_cuda(const MatrixView& m, std::string_view name);
 // float32, float16 or bfloat16.
 Status check_float(const MatrixView& m, std::string_view name, const Device& device = {});
 
-// The first NaN or Inf in row n of w.
-struct NonFinite {
-  std::int64_t column;
-  float value;
-};
-std::optional<NonFinite> find_non_finite(const MatrixView& w, std::int64_t n);
-
-// The error for it.
-Status not_finite(const MatrixView& w, std::int64_t n);
+// The error for the first NaN or Inf in row n of w, if there is one; w is a part of a weight, from its row `first_row` on.
+Status not_finite(const MatrixView& w, std::int64_t n, std::int64_t first_row = 0);
 
 }  // namespace octavo

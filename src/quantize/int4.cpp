@@ -1,17 +1,17 @@
 #include "quantize/int4.h"
 
-#include <bit>
-#include <cstring>
-
 #include "core/error.h"
 #include "core/macros.h"
 #include "octavo/quantize.h"
 #include "quantize/check.h"
+#include "quantize/rows.h"
 
 namespace octavo {
 namespace {
 
 int offset_of(DType packed) { return packed == DType::kInt4 ? 8 : 0; }
+
+DType packed_type_of(DType q) { return q == DType::kInt8 ? DType::kInt4 : DType::kUInt4; }
 
 Status check_pair(const MatrixView& packed, const MatrixView& q) {
   OCTAVO_RETURN_IF_ERROR(check_on_cpu(packed, "packed"));
@@ -29,25 +29,33 @@ Status check_pair(const MatrixView& packed, const MatrixView& q) {
 
 }  // namespace
 
-void pack_row_int4(const std::uint8_t* q, std::int64_t n, int offset, std::uint8_t* packed) {
+bool pack_row_int4(const std::uint8_t* q, std::int64_t n, int offset, std::uint8_t* packed) {
+  const auto shift = static_cast<std::uint8_t>(offset);
   const std::int64_t pairs = n / 2;
-  std::int64_t i = 0;
-  if constexpr (std::endian::native == std::endian::little) {          // eight at a time, within a word
-    const std::uint64_t flip = offset == 8 ? 0x0808080808080808u : 0;  // of four bits, + 8 is the upper one flipped
-    for (; i + 4 <= pairs; i += 4) {
-      std::uint64_t word;
-      std::memcpy(&word, q + 2 * i, sizeof word);
-      word = (word & 0x0f0f0f0f0f0f0f0fu) ^ flip;
-      word = (word | word >> 4) & 0x00ff00ff00ff00ffu;
-      word = (word | word >> 8) & 0x0000ffff0000ffffu;
-      const auto bytes = static_cast<std::uint32_t>(word | word >> 16);
-      std::memcpy(packed + i, &bytes, sizeof bytes);
-    }
+  std::uint8_t used = 0;  // bits of any integer; bytes throughout, so that compilers vectorize the loop
+  for (std::int64_t i = 0; i < pairs; ++i) {
+    const auto low = static_cast<std::uint8_t>(q[2 * i] + shift);
+    const auto high = static_cast<std::uint8_t>(q[2 * i + 1] + shift);
+    used |= static_cast<std::uint8_t>(low | high);
+    packed[i] = static_cast<std::uint8_t>((low & 0xf) | (high << 4));
   }
-  for (; i < pairs; ++i) {
-    packed[i] = static_cast<std::uint8_t>(((q[2 * i] + offset) & 0xf) | ((q[2 * i + 1] + offset) << 4));
+  if (n % 2 != 0) {
+    const auto last = static_cast<std::uint8_t>(q[n - 1] + shift);
+    used |= last;
+    packed[pairs] = last & 0xf;
   }
-  if (n % 2 != 0) packed[pairs] = static_cast<std::uint8_t>((q[n - 1] + offset) & 0xf);
+  return used <= 0xf;
+}
+
+Status check_row_int4(const MatrixView& q, std::int64_t n) {
+  const DType packed = packed_type_of(q.dtype);
+  const int offset = offset_of(packed);
+  for (std::int64_t k = 0; k < q.cols; ++k) {
+    const int value = q.dtype == DType::kInt8 ? int{q.row<std::int8_t>(n)[k]} : int{q.row<std::uint8_t>(n)[k]};
+    if (value >= -offset && value < 16 - offset) continue;
+    return invalid("q[{}, {}] = {} does not fit in {}", n, k, value, to_string(packed));
+  }
+  return {};
 }
 
 void unpack_row_int4(const std::uint8_t* packed, std::int64_t first, std::int64_t n, int offset, std::uint8_t* q) {
@@ -61,21 +69,13 @@ void unpack_row_int4(const std::uint8_t* packed, std::int64_t first, std::int64_
 Status pack_int4(const MatrixView& q, const MutableMatrixView& packed, Parallel& parallel) {
   OCTAVO_RETURN_IF_ERROR(check_pair(as_const(packed), q));
   const int offset = offset_of(packed.dtype);
-  const int lowest = -offset;
-  for (std::int64_t n = 0; n < q.rows; ++n) {
-    for (std::int64_t k = 0; k < q.cols; ++k) {
-      const int value = q.dtype == DType::kInt8 ? int{q.row<std::int8_t>(n)[k]} : int{q.row<std::uint8_t>(n)[k]};
-      if (value < lowest || value > lowest + 15) {
-        return invalid("q[{}, {}] = {} does not fit in {}", n, k, value, to_string(packed.dtype));
-      }
-    }
-  }
+  FirstRow bad;
   parallel.run(0, q.rows, 16, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
-      pack_row_int4(q.row<std::uint8_t>(n), q.cols, offset, packed.row<std::uint8_t>(n));
+      if (!pack_row_int4(q.row<std::uint8_t>(n), q.cols, offset, packed.row<std::uint8_t>(n))) bad.report(n);
     }
   });
-  return {};
+  return bad.get() == kNoRow ? Status() : check_row_int4(q, bad.get());
 }
 
 Status unpack_int4(const MatrixView& packed, const MutableMatrixView& q, Parallel& parallel) {

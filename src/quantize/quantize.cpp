@@ -1,6 +1,5 @@
 #include "octavo/quantize.h"
 
-#include <atomic>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -15,25 +14,9 @@
 namespace octavo {
 namespace {
 
-constexpr std::int64_t kNoRow = INT64_MAX;
-
 // Results above this size leave the caches before anybody reads them, so they are written past them: a store that first
 // reads the line it replaces would be a third of all traffic.
 constexpr std::int64_t kStreamingBytes = 4 << 20;
-
-// The least row that any thread has reported.
-class FirstRow {
- public:
-  void report(std::int64_t row) {
-    std::int64_t seen = row_.load(std::memory_order_relaxed);
-    while (row < seen && !row_.compare_exchange_weak(seen, row, std::memory_order_relaxed)) {
-    }
-  }
-  std::int64_t get() const { return row_.load(std::memory_order_relaxed); }
-
- private:
-  std::atomic<std::int64_t> row_{kNoRow};
-};
 
 // Quantizes rows of one matrix; one object a thread, for its buffers.
 class RowQuantizer {

@@ -1,7 +1,8 @@
-// A row of a quantized weight, slice by slice: what the loops over rows in this folder share.
+// A row of a quantized weight, slice by slice: what loops over rows share.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -37,6 +38,22 @@ class RowReader {
  private:
   const QuantizedWeight& w_;
   std::vector<std::uint8_t> buffer_;
+};
+
+inline constexpr std::int64_t kNoRow = INT64_MAX;
+
+// The least row that any thread has reported.
+class FirstRow {
+ public:
+  void report(std::int64_t row) {
+    std::int64_t seen = row_.load(std::memory_order_relaxed);
+    while (row < seen && !row_.compare_exchange_weak(seen, row, std::memory_order_relaxed)) {
+    }
+  }
+  std::int64_t get() const { return row_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::int64_t> row_{kNoRow};
 };
 
 // Rows per piece of parallel work, so that a piece is worth handing to a thread.

@@ -5,11 +5,10 @@
 #include "checkpoint/json.h"
 #include "checkpoint/make_checkpoint.h"
 
-namespace octavo {
+namespace octavo::test {
 namespace {
 
 namespace fs = std::filesystem;
-using test::TemporaryDirectory;
 
 std::string open_error(const std::string& path) {
   const auto checkpoint = Checkpoint::open(path);
@@ -20,11 +19,11 @@ class Sharded : public testing::Test {
  protected:
   void SetUp() override {
     fs::create_directory(path_);
-    test::write_safetensors(path_ + "/a.safetensors", {{"x", test::make_tensor<float>("F32", {1}, {1})}});
-    test::write_safetensors(path_ + "/b.safetensors", {{"y", test::make_tensor<float>("F32", {1}, {2})}});
+    write_safetensors(path_ + "/a.safetensors", {{"x", make_tensor<float>("F32", {1}, {1})}});
+    write_safetensors(path_ + "/b.safetensors", {{"y", make_tensor<float>("F32", {1}, {2})}});
   }
   std::string error(const std::string& weight_map) {
-    test::write_text(path_ + "/model.safetensors.index.json", R"({"metadata": {}, "weight_map": )" + weight_map + "}");
+    write_text(path_ + "/model.safetensors.index.json", R"({"metadata": {}, "weight_map": )" + weight_map + "}");
     return open_error(path_);
   }
   TemporaryDirectory directory_;
@@ -58,14 +57,14 @@ TEST_F(Sharded, DisagreementIsRefused) {
   EXPECT_NE(error(R"({"x": 1})").find("not a string"), std::string::npos);
   EXPECT_NE(error("[]").find("no object \"weight_map\""), std::string::npos);
   EXPECT_NE(error("{}").find("no tensors"), std::string::npos);
-  test::write_safetensors(path_ + "/b.safetensors", {{"x", test::make_tensor<float>("F32", {1}, {1})}});
+  write_safetensors(path_ + "/b.safetensors", {{"x", make_tensor<float>("F32", {1}, {1})}});
   EXPECT_NE(error(R"({"x": "a.safetensors", "y": "b.safetensors"})").find("'x' is in a.safetensors and in b.safetensors"),
             std::string::npos);
 }
 
 TEST(Checkpoint, FollowsSymbolicLinksToFiles) {
   const TemporaryDirectory directory;
-  test::write_model(directory.path("blobs"), test::small_llama());
+  write_model(directory.path("blobs"), small_llama());
   fs::create_directory(directory.path("model"));
   fs::create_symlink("../blobs/model.safetensors", directory.path("model/model.safetensors"));
   EXPECT_EQ(open_error(directory.path("model")), "");
@@ -80,11 +79,11 @@ TEST(Checkpoint, SaysWhatIsNotThere) {
 
 TEST(Checkpoint, LayoutHashSeesNamesAndShapes) {
   const TemporaryDirectory directory;
-  test::write_model(directory.path("a"), test::small_llama());
-  test::write_model(directory.path("b"), test::small_llama());
-  auto other = test::small_llama();
-  other["x.weight"] = test::float_tensor(2, 2, 1);
-  test::write_model(directory.path("c"), other);
+  write_model(directory.path("a"), small_llama());
+  write_model(directory.path("b"), small_llama());
+  auto other = small_llama();
+  other["x.weight"] = float_tensor(2, 2, 1);
+  write_model(directory.path("c"), other);
   const std::string hash = Checkpoint::open(directory.path("a")).value().layout_hash();
   EXPECT_EQ(hash.size(), 32u);
   EXPECT_EQ(Checkpoint::open(directory.path("b")).value().layout_hash(), hash);
@@ -100,4 +99,4 @@ TEST(StrictJson, RefusesDuplicatesAndDepth) {
 }
 
 }  // namespace
-}  // namespace octavo
+}  // namespace octavo::test

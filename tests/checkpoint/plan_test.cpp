@@ -4,16 +4,13 @@
 #include "checkpoint/make_checkpoint.h"
 #include "octavo/checkpoint.h"
 
-namespace octavo {
+namespace octavo::test {
 namespace {
-
-using test::TemporaryDirectory;
-using test::Tensors;
 
 class Plan : public testing::Test {
  protected:
   void write(const Tensors& tensors, const std::string& config = R"({"model_type": "llama"})") {
-    test::write_model(directory_.path("model"), tensors, config);
+    write_model(directory_.path("model"), tensors, config);
   }
   Result<QuantizationPlan> plan(const std::string& scheme) {
     options_.scheme = parse_scheme(scheme).value();
@@ -44,7 +41,7 @@ class Plan : public testing::Test {
 #define EXPECT_SAYS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
 TEST_F(Plan, TakesLinearWeightsAndLeavesTheRest) {
-  write(test::small_llama());
+  write(small_llama());
   const auto names = schemes("w8a16");
   EXPECT_EQ(names.size(), 14u);
   EXPECT_TRUE(names.contains("model.layers.1.mlp.down_proj"));
@@ -53,7 +50,7 @@ TEST_F(Plan, TakesLinearWeightsAndLeavesTheRest) {
 }
 
 TEST_F(Plan, CountsBytes) {
-  write({{"a.weight", test::float_tensor(8, 64, 1)}, {"norm.weight", test::make_tensor<float>("F32", {1}, {1})}});
+  write({{"a.weight", float_tensor(8, 64, 1)}, {"norm.weight", make_tensor<float>("F32", {1}, {1})}});
   const auto result = plan("w4a16-g32-asym");
   ASSERT_TRUE(result.ok());
   EXPECT_EQ(result->bytes_before, 8u * 64 * 4 + 4);
@@ -62,7 +59,7 @@ TEST_F(Plan, CountsBytes) {
 }
 
 TEST_F(Plan, IgnoreOnlyAndLayer) {
-  write(test::small_llama());
+  write(small_llama());
   options_.ignore = {"down_proj", "lm_head"};
   EXPECT_EQ(schemes("w8a16").size(), 12u);
   options_.ignore = {"\\.0\\."};
@@ -80,7 +77,7 @@ TEST_F(Plan, IgnoreOnlyAndLayer) {
 }
 
 TEST_F(Plan, Keep) {
-  write(test::small_llama());
+  write(small_llama());
   options_.keep_first = true;
   EXPECT_EQ(schemes("w8a16").size(), 7u);
   options_.keep_attention_output = true;
@@ -90,7 +87,7 @@ TEST_F(Plan, Keep) {
 }
 
 TEST_F(Plan, PatternsThatMatchNothingAreMistakes) {
-  write(test::small_llama());
+  write(small_llama());
   options_.ignore = {"nothing"};
   EXPECT_SAYS(error("w8a16"), "--ignore 'nothing' matches no Linear layer");
   options_.ignore = {"("};
@@ -98,7 +95,7 @@ TEST_F(Plan, PatternsThatMatchNothingAreMistakes) {
 }
 
 TEST_F(Plan, FusedLayersNeedOneScheme) {
-  write(test::small_llama());
+  write(small_llama());
   options_.ignore = {"q_proj"};
   EXPECT_SAYS(error("w8a16"), "vLLM fuses them");
   options_ = {};
@@ -107,7 +104,7 @@ TEST_F(Plan, FusedLayersNeedOneScheme) {
 }
 
 TEST_F(Plan, GroupSizesMustDivide) {
-  write(test::small_llama());
+  write(small_llama());
   const std::string message = error("w4a16-g64");
   EXPECT_SAYS(message, "model.layers.0.mlp.down_proj (K = 96)");
   EXPECT_SAYS(message, "use w4a16-g32");
@@ -116,42 +113,42 @@ TEST_F(Plan, GroupSizesMustDivide) {
   options_.ignore = {"down_proj"};
   EXPECT_EQ(schemes("w4a16-asym").begin()->second, "w4a16-g64-asym");
   EXPECT_SAYS(error("w4a16-g64"), "says itself what shares a scale");
-  auto odd = test::small_llama();
-  odd["model.layers.0.mlp.down_proj.weight"] = test::float_tensor(64, 33, 1);
+  auto odd = small_llama();
+  odd["model.layers.0.mlp.down_proj.weight"] = float_tensor(64, 33, 1);
   write(odd);
   options_.ignore = {};
   EXPECT_SAYS(error("w4a16"), "none of 128, 64, 32 divides K of model.layers.0.mlp.down_proj (K = 33)");
 }
 
 TEST_F(Plan, TiedHeadCannotBeQuantized) {
-  write(test::small_llama(), R"({"tie_word_embeddings": true})");
+  write(small_llama(), R"({"tie_word_embeddings": true})");
   options_.only = {"lm_head", "mlp"};
   EXPECT_FALSE(schemes("w8a16").contains("lm_head"));
 }
 
 TEST_F(Plan, WhatTheFormatCannotSayIsRefused) {
-  write(test::small_llama());
+  write(small_llama());
   EXPECT_SAYS(error("w8a8-static"), "need calibration data");
   options_.ignore = {"down_proj"};
   EXPECT_SAYS(error("w4a8-g64"), "not supported for checkpoints yet");
 }
 
 TEST_F(Plan, ModelsThatCannotBeQuantizedAreRefused) {
-  write(test::small_llama(), R"({"quantization_config": {"quant_method": "gptq"}})");
+  write(small_llama(), R"({"quantization_config": {"quant_method": "gptq"}})");
   EXPECT_SAYS(error("w8a16"), "is quantized already");
-  write(test::small_llama(), R"({"text_config": {"quantization_config": {}}})");
+  write(small_llama(), R"({"text_config": {"quantization_config": {}}})");
   EXPECT_SAYS(error("w8a16"), "is quantized already");
-  write(test::small_llama(), R"({"model_type": "gpt2"})");
+  write(small_llama(), R"({"model_type": "gpt2"})");
   EXPECT_SAYS(error("w8a16"), "Conv1D");
-  write(test::small_llama(), "[1]");
+  write(small_llama(), "[1]");
   EXPECT_SAYS(error("w8a16"), "not a JSON object");
   std::filesystem::remove(directory_.path("model/config.json"));
   EXPECT_SAYS(error("w8a16"), "has no config.json");
 }
 
 TEST_F(Plan, DoubleWeightsAreRefusedByName) {
-  auto tensors = test::small_llama();
-  tensors["x.weight"] = test::make_tensor<double>("F64", {1, 2}, {1, 2});
+  auto tensors = small_llama();
+  tensors["x.weight"] = make_tensor<double>("F64", {1, 2}, {1, 2});
   write(tensors);
   EXPECT_SAYS(error("w8a16"), "tensor 'x.weight' is F64");
   options_.ignore = {"^x$"};
@@ -159,8 +156,8 @@ TEST_F(Plan, DoubleWeightsAreRefusedByName) {
 }
 
 TEST_F(Plan, FusedExpertsStayAndAreReported) {
-  auto tensors = test::small_llama();
-  tensors["model.layers.0.mlp.experts.gate_up_proj"] = test::make_tensor("F32", {2, 2, 2}, std::vector<float>(8));
+  auto tensors = small_llama();
+  tensors["model.layers.0.mlp.experts.gate_up_proj"] = make_tensor("F32", {2, 2, 2}, std::vector<float>(8));
   write(tensors);
   const auto result = plan("w8a16");
   ASSERT_TRUE(result.ok());
@@ -206,4 +203,4 @@ TEST(QuantizationConfig, SeveralGroupsNameTheirTargets) {
 }
 
 }  // namespace
-}  // namespace octavo
+}  // namespace octavo::test

@@ -4,10 +4,8 @@
 
 #include "checkpoint/make_checkpoint.h"
 
-namespace octavo {
+namespace octavo::test {
 namespace {
-
-using test::TemporaryDirectory;
 
 struct Malformed {
   const char* name;
@@ -105,7 +103,7 @@ TEST(Safetensors, FilesAreCheckedAgainstTheirSize) {
   const TemporaryDirectory directory;
   const std::string path = directory.path("x.safetensors");
   const auto message = [&](const std::string& content) {
-    test::write_text(path, content);
+    write_text(path, content);
     const auto checkpoint = Checkpoint::open(path);
     return checkpoint.ok() ? "" : checkpoint.status().message();
   };
@@ -121,7 +119,7 @@ TEST(Safetensors, FilesAreCheckedAgainstTheirSize) {
 TEST(Safetensors, ReadingBeyondATensorIsRefused) {
   const TemporaryDirectory directory;
   const std::string path = directory.path("x.safetensors");
-  test::write_safetensors(path, {{"a", test::make_tensor<float>("F32", {2}, {1, 2})}});
+  write_safetensors(path, {{"a", make_tensor<float>("F32", {2}, {1, 2})}});
   const auto checkpoint = Checkpoint::open(path);
   ASSERT_TRUE(checkpoint.ok());
   std::byte bytes[8];
@@ -135,4 +133,4 @@ TEST(Safetensors, ReadingBeyondATensorIsRefused) {
 }
 
 }  // namespace
-}  // namespace octavo
+}  // namespace octavo::test

@@ -7,10 +7,8 @@
 
 #include "matrix.h"
 
-namespace octavo {
+namespace octavo::test {
 namespace {
-
-using test::Matrix;
 
 class KernelTable : public testing::Test {
  protected:
@@ -91,7 +89,7 @@ TEST(Products, RefuseWhatDoesNotFit) {
   Matrix long_x(DType::kInt8, 1, K), long_w(DType::kInt8, 1, K), one(DType::kFloat32, 1, 1);
   const Status status = scaled_mm(long_x.view(), one.view(), long_w.view(), one.view(), {}, one.mut());
   EXPECT_NE(message(status).find("K = 131072 is above 131071"), std::string::npos) << message(status);
-  test::Quantized eight({8, true, kPerChannel}, 3, 8);
+  Quantized eight({8, true, kPerChannel}, 3, 8);
   Matrix xf(DType::kFloat32, 2, 8);
   EXPECT_EQ(message(linear_w4a8(xf.view(), eight.view(), {}, y.mut())),
             "W4A8 takes weights of 2 to 4 bits in groups, not 8 bits with group_size -1");
@@ -135,7 +133,7 @@ TEST(ProductsOnCuda, RefuseWhatDoesNotFit) {
 }
 
 TEST(Products, MatmulScalesByAlpha) {
-  const Matrix x = test::random_int8(3, 40, 1), w = test::random_int8(5, 40, 2);
+  const Matrix x = random_int8(3, 40, 1), w = random_int8(5, 40, 2);
   Matrix sums(DType::kInt32, 3, 5), y(DType::kBFloat16, 3, 5);
   ASSERT_TRUE(scaled_mm(x.view(), {}, w.view(), {}, {}, sums.mut()).ok());
   ASSERT_TRUE(matmul(x.view(), w.view(), 0.3f, y.mut()).ok());
@@ -148,4 +146,4 @@ TEST(Products, MatmulScalesByAlpha) {
 }
 
 }  // namespace
-}  // namespace octavo
+}  // namespace octavo::test

@@ -8,11 +8,8 @@
 #include "core/aligned_buffer.h"
 #include "matrix.h"
 
-namespace octavo {
+namespace octavo::test {
 namespace {
-
-using test::Matrix;
-using test::Quantized;
 
 // Integers of a format, from their whole range.
 Quantized random_weight(const WeightFormat& format, std::int64_t N, std::int64_t K, bool two_a_byte) {
@@ -109,5 +106,45 @@ TEST(Layout, RefusesWhatDoesNotFit) {
   EXPECT_NE(message({Layout::kBlock64, format, 4, 5, buffer.span()}), "");
 }
 
+std::string packing_error(const Quantized& w) {
+  const std::int64_t N = w.q.view().rows, K = w.q.view().cols;
+  const auto pool = make_thread_pool(3);
+  const auto buffer = buffer_for(w.format, N, K);
+  return pack(w.view(), {Layout::kBlock64, w.format, N, K, buffer.span()}, *pool).message();
+}
+
+TEST(Layout, RefusesZeroPointsThatAreNoIntegersOfTheFormat) {
+  for (const bool two_a_byte : {false, true}) {
+    Quantized w = random_weight({4, false, 32}, 200, 96, two_a_byte);
+    w.zero_point.mut().row<std::uint8_t>(70)[2] = 15;
+    EXPECT_EQ(packing_error(w), "");
+    w.zero_point.mut().row<std::uint8_t>(199)[0] = 255;
+    w.zero_point.mut().row<std::uint8_t>(70)[2] = 16;  // the first is named
+    EXPECT_EQ(packing_error(w), "zero_point[70, 2] is 16; with 4-bit weights it must be in [0, 15]");
+  }
+  Quantized tensor = random_weight({3, false, kPerTensor}, 70, 9, false);
+  tensor.zero_point.mut().row<std::uint8_t>(0)[0] = 8;
+  EXPECT_EQ(packing_error(tensor), "zero_point[0, 0] is 8; with 3-bit weights it must be in [0, 7]");
+  Quantized seven = random_weight({7, false, kPerChannel}, 70, 9, false);
+  seven.zero_point.mut().row<std::uint8_t>(69)[0] = 128;
+  EXPECT_EQ(packing_error(seven), "zero_point[69, 0] is 128; with 7-bit weights it must be in [0, 127]");
+  Quantized eight = random_weight({8, false, kPerChannel}, 70, 9, false);
+  eight.zero_point.mut().row<std::uint8_t>(69)[0] = 255;
+  EXPECT_EQ(packing_error(eight), "");
+}
+
+TEST(Layout, RefusesIntegersThatDoNotFitInANibble) {
+  for (const std::int64_t k : {0, 63, 70, 90}) {
+    Quantized w = random_weight({4, true, 32}, 130, 91, false);
+    w.q.mut().row<std::int8_t>(129)[k] = -9;
+    EXPECT_EQ(packing_error(w), "q[129, " + std::to_string(k) + "] = -9 does not fit in int4");
+    w.q.mut().row<std::int8_t>(64)[k] = 127;
+    EXPECT_EQ(packing_error(w), "q[64, " + std::to_string(k) + "] = 127 does not fit in int4");
+    Quantized u = random_weight({4, false, kPerChannel}, 130, 91, false);
+    u.q.mut().row<std::uint8_t>(129)[k] = 16;
+    EXPECT_EQ(packing_error(u), "q[129, " + std::to_string(k) + "] = 16 does not fit in uint4");
+  }
+}
+
 }  // namespace
-}  // namespace octavo
+}  // namespace octavo::test

@@ -8,14 +8,8 @@
 #include "matrix.h"
 #include "octavo/gemm.h"
 
-namespace octavo {
+namespace octavo::test {
 namespace {
-
-using test::Matrix;
-using test::Packed;
-using test::Quantized;
-using test::random_float;
-using test::random_int8;
 
 class PackedProducts : public testing::Test {
  protected:
@@ -97,4 +91,4 @@ TEST_F(PackedProducts, AForcedKernelOfAnotherLayoutIsAnError) {
 }
 
 }  // namespace
-}  // namespace octavo
+}  // namespace octavo::test

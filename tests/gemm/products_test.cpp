@@ -21,14 +21,8 @@ namespace octavo {
 void PrintTo(const Kernel& kernel, std::ostream* out);
 void PrintTo(const Kernel& kernel, std::ostream* out) { *out << kernel.name; }
 
+namespace test {
 namespace {
-
-using test::Fill;
-using test::Matrix;
-using test::Packed;
-using test::Quantized;
-using test::random_float;
-using test::random_int8;
 
 struct Shape {
   std::int64_t M, N, K;
@@ -403,4 +397,5 @@ TEST_P(EveryKernel, RowsDoNotDependOnBatchOrThreads) {
 }
 
 }  // namespace
+}  // namespace test
 }  // namespace octavo

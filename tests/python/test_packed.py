@@ -184,6 +184,26 @@ def test_other_devices_have_it_row_major(linear):
     assert torch.equal(module.weight_int8, state["weight_int8"])
 
 
+def test_memory_that_nothing_has_filled_is_not_packed(linear):
+    module = QuantizedLinear.from_linear(linear, "w4a16-g64-asym")
+    state, x = module.state_dict(), torch.randn(2, K)
+    y = module(x)
+    module.to("meta").to_empty(device="cpu")
+    assert not is_packed(module)  # whatever its zero points are
+    for name, tensor in state.items():
+        getattr(module, name).data.copy_(tensor)
+    assert torch.equal(module(x), y)
+    assert is_packed(module)
+
+
+def test_a_zero_point_out_of_range_is_named(linear):
+    module = QuantizedLinear.from_linear(linear, "w4a16-g64-asym")
+    state = module.state_dict()
+    state["zero_point"][5, 3] = 16
+    with pytest.raises(RuntimeError, match=r"zero_point\[5, 3\] is 16; with 4-bit weights it must be in \[0, 15\]"):
+        module.load_state_dict(state)
+
+
 def test_buffers_filled_one_by_one_are_packed_by_the_first_forward(linear):
     accelerate = pytest.importorskip("accelerate.utils")
     module = QuantizedLinear.from_linear(linear)

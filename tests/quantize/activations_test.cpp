@@ -5,11 +5,8 @@
 #include "matrix.h"
 #include "quantize/reference.h"
 
-namespace octavo {
+namespace octavo::test {
 namespace {
-
-using test::Fill;
-using test::Matrix;
 
 TEST(QuantizePerToken, EqualsTheReferenceToTheBit) {
   const auto pool = make_thread_pool(3);
@@ -17,7 +14,7 @@ TEST(QuantizePerToken, EqualsTheReferenceToTheBit) {
     for (const std::int64_t group : {kPerChannel, std::int64_t{32}, std::int64_t{50}}) {
       for (const std::int64_t K : {0, 1, 17, 64, 129, 576}) {
         for (const Fill fill : {Fill::kNormal, Fill::kTiny, Fill::kZeroRows, Fill::kTies}) {
-          Matrix x = test::random_float(dtype, 5, K, 11, fill, 2);
+          Matrix x = random_float(dtype, 5, K, 11, fill, 2);
           if (K > 16) x.set(1, 16, NAN);
           if (K > 60) x.set(3, 60, -INFINITY);
           const std::int64_t groups = WeightFormat{8, true, group}.groups(K);
@@ -40,7 +37,7 @@ TEST(QuantizePerToken, EqualsTheReferenceToTheBit) {
 }
 
 TEST(QuantizePerToken, ARowWithNaNHasScaleNaNAndOthersAreUntouched) {
-  Matrix x = test::random_float(DType::kBFloat16, 2, 40, 1);
+  Matrix x = random_float(DType::kBFloat16, 2, 40, 1);
   x.set(0, 39, NAN);
   Matrix q(DType::kInt8, 2, 40);
   Matrix scale(DType::kFloat32, 2, 1);
@@ -51,4 +48,4 @@ TEST(QuantizePerToken, ARowWithNaNHasScaleNaNAndOthersAreUntouched) {
 }
 
 }  // namespace
-}  // namespace octavo
+}  // namespace octavo::test

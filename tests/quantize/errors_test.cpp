@@ -5,17 +5,14 @@
 #include "matrix.h"
 #include "quantize/reference.h"
 
-namespace octavo {
+namespace octavo::test {
 namespace {
-
-using test::Matrix;
-using test::Quantized;
 
 TEST(Errors, EqualTheReferenceToTheBit) {
   const auto pool = make_thread_pool(3);
   for (const DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
     for (const std::int64_t group : {kPerTensor, kPerChannel, std::int64_t{32}}) {
-      const Matrix w = test::random_float(dtype, 33, 77, 5);
+      const Matrix w = random_float(dtype, 33, 77, 5);
       Quantized q({4, group != 32, group}, 33, 77, true);
       ASSERT_TRUE(quantize(w.view(), {}, q.mut()).ok());
       const auto expected = reference::error_metrics(w.view(), q.view());
@@ -57,4 +54,4 @@ TEST(Errors, ExactIsInfinitelyGood) {
 }
 
 }  // namespace
-}  // namespace octavo
+}  // namespace octavo::test

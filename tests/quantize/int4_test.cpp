@@ -2,10 +2,8 @@
 
 #include "matrix.h"
 
-namespace octavo {
+namespace octavo::test {
 namespace {
-
-using test::Matrix;
 
 TEST(Int4, LowNibbleFirstAndOffsetByEight) {
   Matrix q(DType::kInt8, 1, 3);
@@ -22,7 +20,7 @@ TEST(Int4, UnpackingGivesBackWhatWasPacked) {
   const auto pool = make_thread_pool(2);
   for (const bool is_signed : {true, false}) {
     for (const std::int64_t K : {0, 1, 2, 15, 64, 129}) {
-      Matrix q = test::random_int8(7, K, 3);
+      Matrix q = random_int8(7, K, 3);
       for (std::int64_t n = 0; n < 7; ++n) {
         for (std::int64_t k = 0; k < K; ++k) {
           auto& value = q.mut().row<std::int8_t>(n)[k];
@@ -52,4 +50,4 @@ TEST(Int4, RefusesWhatDoesNotFit) {
 }
 
 }  // namespace
-}  // namespace octavo
+}  // namespace octavo::test

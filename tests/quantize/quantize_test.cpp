@@ -8,13 +8,8 @@
 #include "matrix.h"
 #include "quantize/reference.h"
 
-namespace octavo {
+namespace octavo::test {
 namespace {
-
-using test::Fill;
-using test::Matrix;
-using test::Quantized;
-using test::random_float;
 
 struct Case {
   DType dtype;
@@ -244,7 +239,7 @@ TEST(Quantize, RefusesWhatDoesNotFit) {
   const Matrix wide = random_float(DType::kFloat32, 5, 9, 1);
   const MatrixView crooked(wide.view().row<char>(0) + 1, DType::kFloat32, 4, 8);
   EXPECT_EQ(message(crooked, {}, good.mut()), "weight is not aligned to its elements of 4 bytes");
-  const Matrix integers = test::random_int8(4, 8, 1);
+  const Matrix integers = random_int8(4, 8, 1);
   EXPECT_EQ(message(integers.view(), {}, good.mut()), "weight is int8; it must be float32, float16 or bfloat16");
   QuantizeOptions options;
   options.percentile = 0;
@@ -256,4 +251,4 @@ TEST(Quantize, RefusesWhatDoesNotFit) {
 }
 
 }  // namespace
-}  // namespace octavo
+}  // namespace octavo::test

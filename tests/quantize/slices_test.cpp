@@ -15,7 +15,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-namespace octavo {
+namespace octavo::test {
 namespace {
 
 struct Table {
@@ -118,7 +118,7 @@ TEST_P(VectorSlices, EverythingElseEqualsThePlainLoops) {
   for (const DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
     for (const std::int64_t n : {0, 1, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 100, 577}) {
       for (const bool symmetric : {true, false}) {
-        const test::Matrix w = test::random_float(dtype, 1, n, static_cast<std::uint32_t>(n), test::Fill::kWide);
+        const Matrix w = random_float(dtype, 1, n, static_cast<std::uint32_t>(n), Fill::kWide);
         const void* data = w.view().data;
         const WeightFormat format = {8, symmetric, kPerChannel};
         const Extremes a = kScalarSlices.extremes(data, dtype, n);
@@ -127,8 +127,8 @@ TEST_P(VectorSlices, EverythingElseEqualsThePlainLoops) {
         ASSERT_EQ(a.range.hi, b.range.hi);
         ASSERT_EQ(a.finite, b.finite);
         const ScaleZero s = scale_of(a.range, format, DType::kFloat32);
-        test::Matrix q(DType::kUInt8, 1, n);
-        test::Matrix p(DType::kUInt8, 1, n);
+        Matrix q(DType::kUInt8, 1, n);
+        Matrix p(DType::kUInt8, 1, n);
         kScalarSlices.quantize(data, dtype, n, absmax_of(a.range), s, format, q.mut().data);
         vector().quantize(data, dtype, n, absmax_of(a.range), s, format, p.mut().data);
         ASSERT_TRUE(q == p) << to_string(dtype) << ' ' << n;
@@ -153,7 +153,7 @@ TEST_P(VectorSlices, EveryPositionOfANaNOrInfIsSeen) {
   for (const DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
     for (const float bad : {NAN, -NAN, INFINITY, -INFINITY}) {
       for (std::int64_t k = 0; k < 75; ++k) {
-        test::Matrix w = test::random_float(dtype, 1, 75, 4);
+        Matrix w = random_float(dtype, 1, 75, 4);
         ASSERT_TRUE(vector().extremes(w.view().data, dtype, 75).finite);
         w.set(0, k, bad);
         ASSERT_FALSE(vector().extremes(w.view().data, dtype, 75).finite);
@@ -164,6 +164,6 @@ TEST_P(VectorSlices, EveryPositionOfANaNOrInfIsSeen) {
 }
 
 }  // namespace
-}  // namespace octavo
+}  // namespace octavo::test
 
 #endif  // __x86_64__

@@ -14,8 +14,9 @@ namespace octavo::float_w {
 template <bool kSymmetric>
 class Bf16W8 {
  public:
-  static constexpr int kPairs = 2;     // in a dword
-  static constexpr int kFewRows = 12;  // that cost less without a panel
+  static constexpr int kPairs = 2;               // in a dword
+  static constexpr int kFewRows = 128;           // that cost less without a panel
+  static constexpr int kRowsOfXInRegisters = 4;  // while a step is multiplied with all of them; more are read again
   // Of 16 channels, and the same two bytes further: a load costs less than moving bytes in a register, and what follows the
   // last dwords is their scales.
   struct Dwords {
@@ -75,7 +76,8 @@ template <bool kSymmetric>
 class Bf16W4 {
  public:
   static constexpr int kPairs = 4;
-  static constexpr int kFewRows = 24;
+  static constexpr int kFewRows = 128;
+  static constexpr int kRowsOfXInRegisters = 1;
   // Symmetric: the dwords. Else q + 16 - z of four nibbles, one a byte.
   struct Dwords {
     __m512i even, odd;
@@ -180,6 +182,19 @@ OCTAVO_AVX512 void fill_panel_with_pairs(const Chunk& chunk, std::uint32_t* pane
   }
   std::fill(panel, end, 0u);
 }
+
+// What a Kernel on these weights does with a chunk and a row of totals.
+template <class Weights>
+struct KernelOnPairs {
+  using X = std::uint32_t;
+  static constexpr std::int64_t kPerStep = Weights::kPairs;
+
+  static void convert(const MatrixView& x, std::int64_t m, const Chunk& chunk, X* out) {
+    convert_pairs<Weights>(x, m, chunk, out);
+  }
+  static void dequantize(const Chunk& chunk, X* panel) { fill_panel_with_pairs<Weights>(chunk, panel); }
+  static void store(const Arguments& a, std::int64_t m, std::int64_t b, const float* total) { store_row(a, m, b, total); }
+};
 
 }  // namespace octavo::float_w
 

@@ -79,10 +79,8 @@ OCTAVO_AMX_BF16 void multiply_panel(const std::uint32_t* panel, const std::uint3
 }
 
 template <class W>
-struct Kernel {
-  using X = std::uint32_t;
+struct Kernel : float_w::KernelOnPairs<W> {
   using State = Tiles;
-  static constexpr std::int64_t kPerStep = W::kPairs;
   static constexpr std::int64_t kAlign = kTilePairs;
   static constexpr std::int64_t kRows = 2 * kTileRows;
   static constexpr std::int64_t kFewRows = 0;
@@ -91,14 +89,7 @@ struct Kernel {
   static constexpr std::int64_t kPanel = 256;
   static constexpr bool kRowMajor = true;
 
-  static void convert(const MatrixView& x, std::int64_t m, const Chunk& chunk, X* out) {
-    float_w::convert_pairs<W>(x, m, chunk, out);
-  }
-  static void dequantize(const Chunk& chunk, X* panel) { float_w::fill_panel_with_pairs<W>(chunk, panel); }
   static auto product(int rows) { return rows > kTileRows ? multiply_panel<true> : multiply_panel<false>; }
-  static void store(const Arguments& a, std::int64_t m, std::int64_t b, const float* total) {
-    float_w::store_row(a, m, b, total);
-  }
 };
 
 }  // namespace

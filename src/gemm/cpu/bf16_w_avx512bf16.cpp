@@ -1,5 +1,6 @@
-// VDPBF16PS adds the two products of a pair to a float32 lane: 4 vectors of 16 channels times up to 6 rows of x are summed
-// in 24 registers.
+// VDPBF16PS adds the two products of a pair to a float32 lane. Vectors of 16 channels times rows of x are summed in up to 24
+// registers: 4 vectors by 6 rows from a panel. Without one, a tile has so many rows that taking the weights apart for them
+// hides behind their multiplications.
 #include "gemm/cpu/bf16_w_avx512bf16.h"
 
 #include "gemm/cpu/bf16_pairs_avx512.h"
@@ -17,35 +18,64 @@ OCTAVO_AVX512_BF16_INLINE __m512 multiply_add(__m512i x, __m512i w, __m512 sum) 
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(x), reinterpret_cast<__m512bh>(w));
 }
 
-// Pair i of vector j, multiplied with the rows of x.
-template <int j, int... M>
-OCTAVO_AVX512_BF16_INLINE void add_pair(std::integer_sequence<int, M...>, const std::uint32_t* x, __m512i w, __m512* sum) {
-  ((sum[M * kVectors + j] = multiply_add(_mm512_set1_epi32(static_cast<int>(x[M])), w, sum[M * kVectors + j])), ...);
+// A pair of x times weights. It is read from memory for every vector where there are too many rows to keep theirs in
+// registers: left to itself, GCC keeps them there and sums in memory.
+template <bool kFromMemory>
+OCTAVO_AVX512_BF16_INLINE __m512 multiply_add(const std::uint32_t& x, __m512i w, __m512 sum) {
+  if constexpr (kFromMemory) {
+    asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(x));
+    return sum;
+  } else {
+    return multiply_add(_mm512_set1_epi32(static_cast<int>(x)), w, sum);
+  }
 }
 
-// Vector j: its dwords one pair after the other.
-template <int j, int M, class W, int... I>
+// A pair of the j-th of kWidth vectors, multiplied with the rows of x.
+template <int j, int kWidth, bool kFromMemory, int... M>
+OCTAVO_AVX512_BF16_INLINE void add_pair(std::integer_sequence<int, M...>, const std::uint32_t* x, __m512i w, __m512* sum) {
+  ((sum[M * kWidth + j] = multiply_add<kFromMemory>(x[M], w, sum[M * kWidth + j])), ...);
+}
+
+// The j-th of kWidth vectors from the j0-th on: its dwords one pair after the other.
+template <int j0, int j, int kWidth, int M, class W, int... I>
 OCTAVO_AVX512_BF16_INLINE void add_vector(std::integer_sequence<int, I...>, const W& weights, const std::uint32_t* q,
                                           const std::uint32_t* x, __m512* sum) {
-  const typename W::Dwords v = weights.template load<j>(q + 16 * j);
-  (add_pair<j>(Indices<M>(), x + I * M, weights.template pair<I, j>(v), sum), ...);
+  const typename W::Dwords v = weights.template load<j0 + j>(q + 16 * (j0 + j));
+  (add_pair<j, kWidth, (M > W::kRowsOfXInRegisters)>(Indices<M>(), x + I * M, weights.template pair<I, j0 + j>(v), sum),
+   ...);
+}
+
+// Vectors j0 … j0 + kWidth - 1.
+template <int j0, class W, int M, int... J>
+OCTAVO_AVX512_BF16_INLINE void add_pass(std::integer_sequence<int, J...>, const W& weights, const Chunk& chunk,
+                                        const std::uint32_t* x, float* total) {
+  constexpr int kWidth = sizeof...(J);
+  __m512 sum[M * kWidth];
+  float_w::clear(Indices<M * kWidth>(), sum);
+  const std::uint32_t* q = chunk.q;
+  for (std::int64_t step = 0; step < chunk.steps; ++step, q += kBlockChannels, x += W::kPairs * M) {
+    float_w::prefetch<1>(q + float_w::kAhead + 16 * j0, 64 * kWidth);
+    (add_vector<j0, J, kWidth, M>(Indices<W::kPairs>(), weights, q, x, sum), ...);
+  }
+  float_w::add_scaled<kWidth>(Indices<M * kWidth>(), sum, chunk.scale + 16 * j0, total + 16 * j0);
+}
+
+// Vectors at once, as many as have registers for their sums with M rows.
+constexpr int width(int M) {
+  if (M <= 6) return 4;
+  return M <= 10 ? 2 : 1;
+}
+
+template <class W, int M, int... Pass>
+OCTAVO_AVX512_BF16_INLINE void add_passes(std::integer_sequence<int, Pass...>, const Chunk& chunk, const std::uint32_t* x,
+                                          float* total) {
+  const W weights(chunk);
+  (add_pass<Pass * width(M), W, M>(Indices<width(M)>(), weights, chunk, x, total), ...);
 }
 
 template <class W, int M>
 OCTAVO_AVX512_BF16 void few_rows(const Chunk& chunk, const std::uint32_t* x, float* total) {
-  const Indices<W::kPairs> pairs;
-  const W weights(chunk);
-  __m512 sum[M * kVectors];
-  float_w::clear(Indices<M * kVectors>(), sum);
-  const std::uint32_t* q = chunk.q;
-  for (std::int64_t step = 0; step < chunk.steps; ++step, q += kBlockChannels, x += W::kPairs * M) {
-    float_w::prefetch<1>(q + float_w::kAhead, kStepBytes);
-    add_vector<0, M>(pairs, weights, q, x, sum);
-    add_vector<1, M>(pairs, weights, q, x, sum);
-    add_vector<2, M>(pairs, weights, q, x, sum);
-    add_vector<3, M>(pairs, weights, q, x, sum);
-  }
-  float_w::add_scaled(Indices<M * kVectors>(), sum, chunk.scale, total);
+  add_passes<W, M>(Indices<kVectors / width(M)>(), chunk, x, total);
 }
 
 // Row m of x times the vectors of a panel's row.
@@ -76,36 +106,16 @@ OCTAVO_AVX512_BF16 void multiply_panel(const std::uint32_t* panel, const std::ui
 }
 
 template <class W>
-struct Kernel {
-  using X = std::uint32_t;
-  struct State {
-    State() {}
-  };
-  static constexpr std::int64_t kPerStep = W::kPairs;
-  static constexpr std::int64_t kAlign = 1;
-  static constexpr std::int64_t kRows = 6;
+struct Kernel : float_w::KernelInVectors, float_w::KernelOnPairs<W> {
   static constexpr std::int64_t kFewRows = W::kFewRows;
-  static constexpr std::int64_t kFewTile = 6;
-  static constexpr std::int64_t kChunk = 128;
+  static constexpr std::int64_t kFewTile = 16;
   static constexpr std::int64_t kPanel = 64;
-  static constexpr bool kRowMajor = false;
 
-  static void convert(const MatrixView& x, std::int64_t m, const Chunk& chunk, X* out) {
-    float_w::convert_pairs<W>(x, m, chunk, out);
-  }
   static auto few(int rows) {
-    static constexpr decltype(&few_rows<W, 1>) kFew[] = {few_rows<W, 1>, few_rows<W, 2>, few_rows<W, 3>,
-                                                         few_rows<W, 4>, few_rows<W, 5>, few_rows<W, 6>};
-    return kFew[rows - 1];
+    return float_w::function_for<kFewTile>(rows, []<int M> { return few_rows<W, M>; });
   }
-  static void dequantize(const Chunk& chunk, X* panel) { float_w::fill_panel_with_pairs<W>(chunk, panel); }
   static auto product(int rows) {
-    static constexpr decltype(&multiply_panel<1>) kProduct[] = {multiply_panel<1>, multiply_panel<2>, multiply_panel<3>,
-                                                                multiply_panel<4>, multiply_panel<5>, multiply_panel<6>};
-    return kProduct[rows - 1];
-  }
-  static void store(const Arguments& a, std::int64_t m, std::int64_t b, const float* total) {
-    float_w::store_row(a, m, b, total);
+    return float_w::function_for<kRows>(rows, []<int M> { return multiply_panel<M>; });
   }
 };
 

@@ -23,17 +23,18 @@ OCTAVO_AVX512_INLINE __m512i load_once(const void* q) {
   return v;
 }
 
-// Sums of rows of x by the vectors of a block: sum[m · kVectors + j].
+// Sums of rows of x by vectors of a block, the rows outermost.
 template <int... I>
 OCTAVO_AVX512_INLINE void clear(std::integer_sequence<int, I...>, __m512* sum) {
   ((sum[I] = _mm512_setzero_ps()), ...);
 }
 
-// total += sum · scale
-template <int... I>
+// total += sum · scale, of kWidth vectors for each row
+template <int kWidth = kVectors, int... I>
 OCTAVO_AVX512_INLINE void add_scaled(std::integer_sequence<int, I...>, const __m512* sum, const float* scale, float* total) {
-  (_mm512_storeu_ps(total + 16 * I,
-                    _mm512_fmadd_ps(sum[I], _mm512_loadu_ps(scale + 16 * (I % kVectors)), _mm512_loadu_ps(total + 16 * I))),
+  (_mm512_storeu_ps(total + I / kWidth * kBlockChannels + 16 * (I % kWidth),
+                    _mm512_fmadd_ps(sum[I], _mm512_loadu_ps(scale + 16 * (I % kWidth)),
+                                    _mm512_loadu_ps(total + I / kWidth * kBlockChannels + 16 * (I % kWidth)))),
    ...);
 }
 

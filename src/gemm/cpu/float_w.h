@@ -27,7 +27,9 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <utility>
 
 #include "core/aligned_buffer.h"
 #include "core/fp_env.h"
@@ -41,6 +43,27 @@ inline constexpr std::int64_t kMinRowsPerItem = 48;      // that share a panel
 inline constexpr std::int64_t kWorkPerThread = 1 << 18;  // multiplications: below, waking a thread costs more than it saves
 inline constexpr std::int64_t kCacheLine = 64;
 inline constexpr std::int64_t kAhead = 2048;  // dwords: how far weights are fetched before they are used
+
+// What most Kernels have in common.
+struct KernelInVectors {
+  struct State {
+    State() {}
+  };
+  static constexpr std::int64_t kAlign = 1;
+  static constexpr std::int64_t kRows = 6;
+  static constexpr std::int64_t kChunk = 128;
+  static constexpr bool kRowMajor = false;
+};
+
+// The function for so many rows, of those that Of gives for 1 … kMost.
+template <std::int64_t kMost, class Of>
+auto function_for(int rows, Of) {
+  static constexpr auto kFunctions = []<int... I>(std::integer_sequence<int, I...>) {
+    return std::array{Of().template operator()<I + 1>()...};
+  }
+  (std::make_integer_sequence<int, kMost>());
+  return kFunctions[static_cast<std::size_t>(rows - 1)];
+}
 
 struct Chunk {
   const std::uint32_t* q;          // [steps][64]
@@ -130,9 +153,10 @@ class Tiles {
   std::int64_t rows_, count_;
 };
 
-// Into the first-level cache, or the second.
+// Into the first-level cache, or the second. Always inlined: GCC 12 deletes calls of a function that only prefetches as
+// having no effect.
 template <int kLevel>
-void prefetch(const void* begin, std::int64_t bytes) {
+[[gnu::always_inline]] inline void prefetch(const void* begin, std::int64_t bytes) {
   for (std::int64_t i = 0; i < bytes; i += kCacheLine) {
     __builtin_prefetch(static_cast<const char*>(begin) + i, 0, kLevel == 1 ? 3 : 2);
   }
@@ -161,19 +185,17 @@ class Product {
                  });
     const std::int64_t blocks = shape_.blocks();
     const std::int64_t grain = kWorkPerThread / (a_.x.cols * kBlockChannels * std::max<std::int64_t>(1, M)) + 1;
-    if constexpr (Kernel::kFewRows > 0) {
-      if (is_few()) {
-        parallel.run(0, blocks, grain, [&](std::int64_t begin, std::int64_t end) { multiply_few(begin, end); });
-        return;
-      }
-    }
     // Pieces of one block and some of the rows: all of them where they fit the cache and blocks keep every thread busy.
     std::int64_t pieces = (M + kRowsInCache - 1) / kRowsInCache;
     const std::int64_t wanted = (4 * parallel.num_threads() + blocks - 1) / blocks;
     if (parallel.num_threads() > 1) pieces = std::max(pieces, std::min(wanted, M / kMinRowsPerItem));
     const Tiles parts(tiles_.count(), (tiles_.count() + pieces - 1) / pieces);
-    parallel.run(0, blocks * parts.count(), grain,
-                 [&](std::int64_t begin, std::int64_t end) { multiply_many(parts, begin, end); });
+    parallel.run(0, blocks * parts.count(), grain, [&](std::int64_t begin, std::int64_t end) {
+      if constexpr (Kernel::kFewRows > 0) {
+        if (is_few()) return multiply_few(parts, begin, end);
+      }
+      multiply_many(parts, begin, end);
+    });
   }
 
  private:
@@ -219,20 +241,22 @@ class Product {
   }
 
   // Chunk by chunk: the first tile reads it from memory, the others from the first-level cache.
-  void multiply_few(std::int64_t begin, std::int64_t end) const {
+  void multiply_few(const Tiles& parts, std::int64_t begin, std::int64_t end) const {
     const ExactFloatScope exact;
-    const std::int64_t rows = a_.x.rows;
     alignas(kCacheLine) float total[Kernel::kFewRows * kBlockChannels];
-    for (std::int64_t b = begin; b < end; ++b) {
+    for (std::int64_t item = begin; item < end; ++item) {
+      const std::int64_t b = item / parts.count(), part = item % parts.count();
+      const std::int64_t first = parts.first(part), last = parts.first(part + 1);
+      const std::int64_t row = tiles_.first(first), rows = tiles_.first(last) - row;
       std::fill_n(total, rows * kBlockChannels, 0.0f);
       Chunk chunk;
       for (Chunks<Kernel> chunks(shape_, a_.packed.data.data(), b); chunks.next(chunk);) {
-        for (std::int64_t t = 0; t < tiles_.count(); ++t) {
-          const std::int64_t first = tiles_.first(t), tile_rows = tiles_.rows(t);
-          Kernel::few(static_cast<int>(tile_rows))(chunk, of_few(t, chunk), total + first * kBlockChannels);
+        for (std::int64_t t = first; t < last; ++t) {
+          float* const sums = total + (tiles_.first(t) - row) * kBlockChannels;
+          Kernel::few(static_cast<int>(tiles_.rows(t)))(chunk, of_few(t, chunk), sums);
         }
       }
-      for (std::int64_t m = 0; m < rows; ++m) Kernel::store(a_, m, b, total + m * kBlockChannels);
+      for (std::int64_t m = 0; m < rows; ++m) Kernel::store(a_, row + m, b, total + m * kBlockChannels);
     }
   }
 

@@ -184,30 +184,20 @@ OCTAVO_AVX2 void store_row(const Arguments& a, std::int64_t m, std::int64_t b, c
 }
 
 template <class W>
-struct Kernel {
+struct Kernel : float_w::KernelInVectors {
   using X = float;
-  struct State {
-    State() {}
-  };
   static constexpr std::int64_t kPerStep = W::kUnit;
-  static constexpr std::int64_t kAlign = 1;
-  static constexpr std::int64_t kRows = 6;
   static constexpr std::int64_t kFewRows = 4;
   static constexpr std::int64_t kFewTile = 4;
-  static constexpr std::int64_t kChunk = 128;
   static constexpr std::int64_t kPanel = 128;
-  static constexpr bool kRowMajor = false;
 
   static void convert(const MatrixView& x, std::int64_t m, const Chunk& chunk, float* out) { convert_row(x, m, chunk, out); }
   static auto few(int rows) {
-    static constexpr decltype(&few_rows<W, 1>) kFew[] = {few_rows<W, 1>, few_rows<W, 2>, few_rows<W, 3>, few_rows<W, 4>};
-    return kFew[rows - 1];
+    return float_w::function_for<kFewTile>(rows, []<int M> { return few_rows<W, M>; });
   }
   static void dequantize(const Chunk& chunk, float* panel) { fill_panel<W>(chunk, panel); }
   static auto product(int rows) {
-    static constexpr decltype(&multiply_panel<1>) kProduct[] = {multiply_panel<1>, multiply_panel<2>, multiply_panel<3>,
-                                                                multiply_panel<4>, multiply_panel<5>, multiply_panel<6>};
-    return kProduct[rows - 1];
+    return float_w::function_for<kRows>(rows, []<int M> { return multiply_panel<M>; });
   }
   static void store(const Arguments& a, std::int64_t m, std::int64_t b, const float* total) { store_row(a, m, b, total); }
 };

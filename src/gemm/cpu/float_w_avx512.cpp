@@ -36,7 +36,7 @@ template <bool kSymmetric>
 class W8 {
  public:
   static constexpr int kLoads = 2, kStride = 2, kPerLoad = 2;
-  static constexpr int kFewRows = 64;  // that cost less without a panel
+  static constexpr int kFewRows = 128;  // that cost less without a panel
 
   OCTAVO_AVX512_INLINE explicit W8(const Chunk& chunk) {
     if constexpr (!kSymmetric) set_offsets<8>(Indices<2 * kVectors>(), chunk.zero_point, offset_);
@@ -62,7 +62,7 @@ template <>
 class W4<true> {
  public:
   static constexpr int kLoads = 4, kStride = 1, kPerLoad = 2;
-  static constexpr int kFewRows = 24;
+  static constexpr int kFewRows = 128;
 
   OCTAVO_AVX512_INLINE explicit W4(const Chunk&)
       : table_(_mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)) {}
@@ -80,7 +80,7 @@ template <>
 class W4<false> {
  public:
   static constexpr int kLoads = 2, kStride = 2, kPerLoad = 4;
-  static constexpr int kFewRows = 24;
+  static constexpr int kFewRows = 32;
 
   OCTAVO_AVX512_INLINE explicit W4(const Chunk& chunk) {
     set_offsets<4>(Indices<kPerLoad * kVectors>(), chunk.zero_point, offset_);
@@ -118,10 +118,17 @@ OCTAVO_AVX512_INLINE void add_rows(std::integer_sequence<int, M...>, const float
   (add_row<M>(Indices<kVectors>(), x, w, sum), ...);
 }
 
+// Loaded as an integer: VBROADCASTSS of 512 bits takes a multiplier's turn on Zen 4.
+OCTAVO_AVX512_INLINE __m512 broadcast(const float& x) {
+  __m512 v;
+  asm("vpbroadcastd %1, %0" : "=v"(v) : "m"(x));
+  return v;
+}
+
 // Vector j times the rows of x.
 template <int j, int... M>
 OCTAVO_AVX512_INLINE void add_column(std::integer_sequence<int, M...>, const float* x, __m512 w, __m512* sum) {
-  ((sum[M * kVectors + j] = _mm512_fmadd_ps(_mm512_set1_ps(x[M]), w, sum[M * kVectors + j])), ...);
+  ((sum[M * kVectors + j] = _mm512_fmadd_ps(broadcast(x[M]), w, sum[M * kVectors + j])), ...);
 }
 
 template <int i, int M, class W, int... J>
@@ -203,30 +210,20 @@ OCTAVO_AVX512 void convert_row(const MatrixView& x, std::int64_t m, const Chunk&
 }
 
 template <class W>
-struct Kernel {
+struct Kernel : float_w::KernelInVectors {
   using X = float;
-  struct State {
-    State() {}
-  };
   static constexpr std::int64_t kPerStep = kUnit<W>;
-  static constexpr std::int64_t kAlign = 1;
-  static constexpr std::int64_t kRows = 6;
   static constexpr std::int64_t kFewRows = W::kFewRows;
   static constexpr std::int64_t kFewTile = 4;
-  static constexpr std::int64_t kChunk = 128;
   static constexpr std::int64_t kPanel = 128;
-  static constexpr bool kRowMajor = false;
 
   static void convert(const MatrixView& x, std::int64_t m, const Chunk& chunk, float* out) { convert_row(x, m, chunk, out); }
   static auto few(int rows) {
-    static constexpr decltype(&few_rows<W, 1>) kFew[] = {few_rows<W, 1>, few_rows<W, 2>, few_rows<W, 3>, few_rows<W, 4>};
-    return kFew[rows - 1];
+    return float_w::function_for<kFewTile>(rows, []<int M> { return few_rows<W, M>; });
   }
   static void dequantize(const Chunk& chunk, float* panel) { fill_panel<W>(chunk, panel); }
   static auto product(int rows) {
-    static constexpr decltype(&multiply_panel<1>) kProduct[] = {multiply_panel<1>, multiply_panel<2>, multiply_panel<3>,
-                                                                multiply_panel<4>, multiply_panel<5>, multiply_panel<6>};
-    return kProduct[rows - 1];
+    return float_w::function_for<kRows>(rows, []<int M> { return multiply_panel<M>; });
   }
   static void store(const Arguments& a, std::int64_t m, std::int64_t b, const float* total) {
     float_w::store_row(a, m, b, total);

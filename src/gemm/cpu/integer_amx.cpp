@@ -74,6 +74,7 @@ struct AmxInt8 {
   static constexpr int kRows = 2 * kTileRows;
   static constexpr std::int64_t kStepsInCache = 256;
   static constexpr auto kOrder = IntegerRows::Order::kByLines;
+  static constexpr std::int64_t kTilesWorthExpanding = 4;
 
   OCTAVO_AMX_INT8 static void add_products(const std::uint8_t* w, std::int64_t steps, const IntegerTile& x,
                                            std::int32_t* sums, const std::uint8_t* ahead) {
@@ -97,9 +98,11 @@ struct AmxInt8 {
     octavo::store_sums(sums, a, w_scale, m, n, cols);
   }
 
-  template <bool kNibbles>
   static void add_groups(const GroupRun& run, float* totals) {
-    for (std::int64_t i = 0; i < run.count; ++i) add_group<kNibbles>(run.group(i), totals);
+    for (std::int64_t i = 0; i < run.count; ++i) add_group<true>(run.group(i), totals);
+  }
+  static void add_expanded_groups(const GroupRun& run, float* totals) {
+    for (std::int64_t i = 0; i < run.count; ++i) add_group<false>(run.group(i), totals);
   }
 
   template <bool kNibbles>
@@ -122,7 +125,14 @@ struct AmxInt8 {
   }
 
   OCTAVO_AVX512 static void expand(const std::uint8_t* w, std::int64_t steps, std::uint8_t* out) {
-    expand_nibbles(w, steps, out);
+    const __m512i low = _mm512_set1_epi8(0xf);
+    for (std::int64_t s = 0; s < steps; ++s, w += kStepBytes, out += 2 * kStepBytes) {
+      for (int j = 0; j < 4; ++j) {
+        const __m512i pairs = _mm512_load_si512(w + 64 * j);
+        _mm512_store_si512(out + 64 * j, _mm512_and_si512(pairs, low));
+        _mm512_store_si512(out + kStepBytes + 64 * j, _mm512_and_si512(_mm512_srli_epi32(pairs, 4), low));
+      }
+    }
   }
 
   OCTAVO_AVX512 static void store_totals(const float* totals, const Arguments& a, std::int64_t m, std::int64_t n,

@@ -1,6 +1,6 @@
 // Rows of int8 activations as integer kernels read them: tiles of a few rows, in each the dwords of all its rows for one
-// step, then for the next, so that a kernel reads them in order whatever the matrix's stride. Rows are padded with zeros to
-// whole steps, group by group, as packed weights are.
+// step (or line of steps), then for the next, so that a kernel reads them in order whatever the matrix's stride. Rows are
+// padded with zeros to whole steps, group by group, as packed weights are.
 #pragma once
 
 #include <algorithm>
@@ -28,8 +28,8 @@ class IntegerRows {
   // Of a tile: all rows of a step side by side; or sixteen dwords of a row, then of the next, as AMX loads them.
   enum class Order : std::uint8_t { kBySteps, kByLines };
 
-  // x int8 [M, K]; scale [M, groups] float32, or empty where the kernel does not ask for them; tiles of up to tile_rows
-  // rows.
+  // x int8 [M, K] of at least one row; scale [M, groups] float32, or empty where the kernel does not ask for them; tiles of
+  // up to tile_rows rows.
   IntegerRows(const MatrixView& x, const MatrixView& scale, const Block64& shape, int tile_rows, Order order,
               Parallel& parallel)
       : order_(order),

@@ -14,6 +14,9 @@
 namespace octavo {
 namespace {
 
+// Scaling and storing an output takes about as long as so many multiplications.
+constexpr std::int64_t kMultiplicationsPerOutput = 16;
+
 // sums [M, N] = q · Wᵀ
 void multiply(const Arguments& a, const OutlierSplit& split, const MutableMatrixView& sums, Parallel& parallel) {
   Arguments product = a;
@@ -74,7 +77,8 @@ void cpu_llmint8_w8_packed(const Arguments& a, Parallel& parallel) {
   const AlignedBuffer<std::int32_t> sums(a.y.rows * a.y.cols);
   const MutableMatrixView sums_view(sums.data(), DType::kInt32, a.y.rows, a.y.cols);
   multiply(a, split, sums_view, parallel);
-  parallel.run(0, shape.blocks(), grain_of(kBlockChannels * 16 * a.x.rows), [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t grain = grain_of(kBlockChannels * kMultiplicationsPerOutput * a.x.rows);
+  parallel.run(0, shape.blocks(), grain, [&](std::int64_t begin, std::int64_t end) {
     const ExactFloatScope exact;
     for (std::int64_t b = begin; b < end; ++b) {
       const OutlierBlock block(a.packed, shape, b);

@@ -1,20 +1,17 @@
 // int8 · int8 on packed weights: what the instruction sets share. An instruction set gives
 //   kRows                                     rows of x that its largest tile has
 //   kStepsInCache                             steps whose weights, of 64 channels, stay in the second-level cache (or the
-//                                             first) while all rows of x pass by; a multiple of 16
+//                                             first) while the rows of x of a pass go by; a multiple of 16
 //   kOrder                                    how its tiles of x are laid out
-//   add_products(w, steps, x, sums, ahead)
-//                                             sums[i][c] += Σ w · x over steps, for rows i of an IntegerTile and 64
-//                                             channels c;
-//                                             w unsigned (q + 128), sums int32 [rows][64]; meanwhile
-//                                             a line a step is prefetched from `ahead` on
+//   add_products(w, steps, x, sums, ahead)    sums[i][c] += Σ w · x over steps, for rows i of an IntegerTile and 64
+//                                             channels c; w unsigned (q + 128), sums int32 [rows][64]; meanwhile a line a
+//                                             step is prefetched from `ahead` on
 //   store_sums(sums, a, w_scale, m, n, cols)  the epilogue of row m, channels [n, n + cols)
 // Integer sums are exact, so neither tiles nor threads nor the cutting of K change a result.
 #pragma once
 
 #include <algorithm>
 
-#include "core/fp_env.h"
 #include "gemm/arguments.h"
 #include "gemm/cpu/integer_rows.h"
 #include "gemm/cpu/work.h"
@@ -30,24 +27,19 @@ class S8W8 {
       : a_(a),
         shape_(a.packed.format, a.packed.N, a.packed.K),
         x_(a.x, {}, shape_, Isa::kRows, Isa::kOrder, parallel),
-        passes_(passes_of(a.x.rows, a.x.cols)),
-        tiles_at_once_((x_.tiles() + passes_ - 1) / passes_) {}
+        passes_(a.x.rows, a.x.cols, x_.tiles(), shape_.blocks()) {}
 
   void run(Parallel& parallel) const {
-    const std::int64_t grain = grain_of(kBlockChannels * a_.x.cols * a_.x.rows / passes_);
-    // Pass by pass: rows of x are read from memory once, weights once a pass.
-    parallel.run(0, shape_.blocks() * passes_, grain, [&](std::int64_t begin, std::int64_t end) {
-      const ExactFloatScope exact;
-      AlignedBuffer<std::int32_t> sums(tiles_at_once_ * Isa::kRows * kBlockChannels);
-      for (std::int64_t i = begin; i < end; ++i)
-        multiply(i % shape_.blocks(), i / shape_.blocks() * tiles_at_once_, sums.data());
-    });
+    passes_.run(
+        parallel, [&] { return AlignedBuffer<std::int32_t>(passes_.tiles_at_once() * Isa::kRows * kBlockChannels); },
+        [&](std::int64_t b, std::int64_t first_tile, std::int64_t last_tile, const AlignedBuffer<std::int32_t>& sums) {
+          multiply(b, first_tile, last_tile, sums.data());
+        });
   }
 
  private:
-  // Block b with tiles_at_once_ tiles of x.
-  void multiply(std::int64_t b, std::int64_t first_tile, std::int32_t* sums) const {
-    const std::int64_t last_tile = std::min(first_tile + tiles_at_once_, x_.tiles());
+  // Block b with tiles [first_tile, last_tile) of x.
+  void multiply(std::int64_t b, std::int64_t first_tile, std::int64_t last_tile, std::int32_t* sums) const {
     const auto* data = reinterpret_cast<const std::uint8_t*>(a_.packed.data.data());
     const std::uint8_t* w = data + shape_.integers(b, 0);
     const auto* w_scale = reinterpret_cast<const float*>(data + shape_.scales(b, 0));
@@ -80,7 +72,7 @@ class S8W8 {
   const Arguments& a_;
   Block64 shape_;
   IntegerRows x_;
-  std::int64_t passes_, tiles_at_once_;
+  Passes passes_;
 };
 
 }  // namespace octavo

@@ -1,27 +1,30 @@
 // W4A8 on packed weights: what the instruction sets share. x is quantized per token and group, and the formula of
 // docs/numerics.md is followed to the bit. An instruction set gives
-//   kRows                            rows of x that its largest tile has
-//   kOrder                           how its tiles of x are laid out
-//   add_groups<kNibbles>(run, totals)
-//                                    for each group of a run in turn, totals[i][c] += float(Σ x · (w - z)) · (s_w[c] ·
-//                                    s_x[i]) for rows i of a tile and 64 channels c, each step rounded to float32; w as
-//                                    packed, or as expand() makes it; meanwhile a line a step is prefetched from `ahead` on
-//   expand(w, steps, out)            nibbles to bytes: [step][even k, odd k][64][4]
-//   store_totals(totals, a, m, n, cols)
-//                                    bias and rounding of row m, channels [n, n + cols)
+//   kRows                                rows of x that its largest tile has
+//   kOrder                               how its tiles of x are laid out
+//   kTilesWorthExpanding                 from so many tiles of x on, taking the nibbles apart once, into memory, costs less
+//                                        than for every tile; kNever where loading the bytes costs more
+//   add_groups(run, totals)              for each group of a run in turn, totals[i][c] += float(Σ x · (w - z)) · (s_w[c] ·
+//                                        s_x[i]) for rows i of a tile and 64 channels c, each step rounded to float32;
+//                                        meanwhile a line a step is prefetched from `ahead` on
+//   store_totals(totals, a, m, n, cols)  bias and rounding of row m, channels [n, n + cols)
+// and unless it never expands
+//   expand(w, steps, out)                nibbles to bytes: [step][even k, odd k][64][4]
+//   add_expanded_groups(run, totals)     add_groups with the weights that expand() made
 #pragma once
 
 #include <algorithm>
 
-#include "core/fp_env.h"
 #include "gemm/arguments.h"
 #include "gemm/cpu/integer_rows.h"
 #include "gemm/cpu/work.h"
-#include "octavo/quantize.h"
+#include "gemm/quantized_rows.h"
 
 #if defined(__x86_64__)
 
 namespace octavo {
+
+inline constexpr std::int64_t kNever = INT64_MAX;
 
 // One group of 64 channels and a tile of x.
 struct GroupOperands {
@@ -58,46 +61,42 @@ struct GroupRun {
 template <class Isa>
 class S8gW4 {
  public:
-  // q and scale: what quantize_per_token makes of x in w's groups.
-  S8gW4(const Arguments& a, const MatrixView& q, const MatrixView& scale, Parallel& parallel)
+  // x: that of `a`, quantized in w's groups.
+  S8gW4(const Arguments& a, const QuantizedRows& x, Parallel& parallel)
       : a_(a),
         shape_(a.packed.format, a.packed.N, a.packed.K),
-        x_(q, scale, shape_, Isa::kRows, Isa::kOrder, parallel),
-        passes_(passes_of(a.x.rows, a.x.cols)),
-        tiles_at_once_((x_.tiles() + passes_ - 1) / passes_) {}
+        x_(x.q(), x.scale(), shape_, Isa::kRows, Isa::kOrder, parallel),
+        passes_(a.x.rows, a.x.cols, x_.tiles(), shape_.blocks()) {}
 
   void run(Parallel& parallel) const {
-    const std::int64_t grain = grain_of(kBlockChannels * a_.x.cols * a_.x.rows / passes_);
-    // Pass by pass: rows of x are read from memory once, weights once a pass.
-    parallel.run(0, shape_.blocks() * passes_, grain, [&](std::int64_t begin, std::int64_t end) {
-      const ExactFloatScope exact;
-      const Scratch scratch = {
-          AlignedBuffer<float>(tiles_at_once_ * Isa::kRows * kBlockChannels),
-          AlignedBuffer<std::uint8_t>(tiles_at_once_ < kTilesWorthExpanding ? 0 : kStepsInCache * 2 * kStepBytes)};
-      for (std::int64_t i = begin; i < end; ++i)
-        multiply(i % shape_.blocks(), i / shape_.blocks() * tiles_at_once_, scratch);
-    });
+    passes_.run(
+        parallel, [&] { return Scratch(passes_.tiles_at_once()); },
+        [&](std::int64_t b, std::int64_t first_tile, std::int64_t last_tile, const Scratch& scratch) {
+          multiply(b, first_tile, last_tile, scratch);
+        });
   }
 
  private:
-  // From so many tiles on, taking the nibbles apart once costs less than for every tile.
-  static constexpr std::int64_t kTilesWorthExpanding = 4;
+  static constexpr bool kMayExpand = Isa::kTilesWorthExpanding != kNever;
   // As many weights of 64 channels as stay in the second-level cache, one a byte.
   static constexpr std::int64_t kStepsInCache = 1024;
 
   struct Scratch {
+    explicit Scratch(std::int64_t tiles)
+        : totals(tiles * Isa::kRows * kBlockChannels),
+          bytes(tiles < Isa::kTilesWorthExpanding ? 0 : kStepsInCache * 2 * kStepBytes) {}
     AlignedBuffer<float> totals;
     AlignedBuffer<std::uint8_t> bytes;
   };
 
-  void multiply(std::int64_t b, std::int64_t first_tile, const Scratch& scratch) const {
-    const std::int64_t last_tile = std::min(first_tile + tiles_at_once_, x_.tiles());
+  // Block b with tiles [first_tile, last_tile) of x.
+  void multiply(std::int64_t b, std::int64_t first_tile, std::int64_t last_tile, const Scratch& scratch) const {
     const auto totals_of = [&](std::int64_t t) {
       return scratch.totals.data() + (t - first_tile) * Isa::kRows * kBlockChannels;
     };
     std::fill_n(totals_of(first_tile), (last_tile - first_tile) * Isa::kRows * kBlockChannels, 0.0f);
     const std::int64_t groups_at_once = std::max<std::int64_t>(1, kStepsInCache / shape_.steps(0));
-    const bool expands = last_tile - first_tile >= kTilesWorthExpanding && shape_.steps(0) <= kStepsInCache;
+    const bool expands = last_tile - first_tile >= Isa::kTilesWorthExpanding && shape_.steps(0) <= kStepsInCache;
     for (std::int64_t g = 0; g < shape_.groups(); g += groups_at_once) {
       const std::int64_t end = std::min(g + groups_at_once, shape_.groups());
       if (expands) expand(b, g, end, scratch.bytes.data());
@@ -106,13 +105,11 @@ class S8gW4 {
         const std::int64_t full = shape_.steps(end - 1) == shape_.steps(0) ? end : end - 1;  // the last may be short
         for (const auto& [from, to] : {std::pair{g, full}, std::pair{full, end}}) {
           if (from == to) continue;
-          GroupRun run = {to - from, operands(b, from, tile, ahead), shape_.group_bytes(), shape_.group_bytes()};
+          const GroupRun run = {to - from, operands(b, from, tile, ahead), shape_.group_bytes(), shape_.group_bytes()};
           if (expands) {
-            run.first.w = scratch.bytes.data() + shape_.first_step(from - g) * 2 * kStepBytes;
-            run.w_stride = shape_.steps(0) * 2 * kStepBytes;
-            Isa::template add_groups<false>(run, totals_of(tile));
+            add_expanded_groups(run, scratch.bytes.data() + shape_.first_step(from - g) * 2 * kStepBytes, totals_of(tile));
           } else {
-            Isa::template add_groups<true>(run, totals_of(tile));
+            Isa::add_groups(run, totals_of(tile));
           }
         }
       }
@@ -126,8 +123,19 @@ class S8gW4 {
   }
 
   void expand(std::int64_t b, std::int64_t begin, std::int64_t end, std::uint8_t* out) const {
-    for (std::int64_t g = begin; g < end; ++g) {
-      Isa::expand(data() + shape_.integers(b, g), shape_.steps(g), out + shape_.first_step(g - begin) * 2 * kStepBytes);
+    if constexpr (kMayExpand) {
+      for (std::int64_t g = begin; g < end; ++g) {
+        Isa::expand(data() + shape_.integers(b, g), shape_.steps(g), out + shape_.first_step(g - begin) * 2 * kStepBytes);
+      }
+    }
+  }
+
+  // The groups of a run from their bytes.
+  void add_expanded_groups(GroupRun run, const std::uint8_t* bytes, float* totals) const {
+    if constexpr (kMayExpand) {
+      run.first.w = bytes;
+      run.w_stride = shape_.steps(0) * 2 * kStepBytes;
+      Isa::add_expanded_groups(run, totals);
     }
   }
 
@@ -152,18 +160,13 @@ class S8gW4 {
   const Arguments& a_;
   Block64 shape_;
   IntegerRows x_;
-  std::int64_t passes_, tiles_at_once_;
+  Passes passes_;
 };
 
 template <class Isa>
 void linear_w4a8(const Arguments& a, Parallel& parallel) {
-  const std::int64_t groups = a.packed.format.groups(a.x.cols);
-  AlignedBuffer<std::int8_t> q(a.x.rows * a.x.cols);
-  AlignedBuffer<float> scale(a.x.rows * groups);
-  const MutableMatrixView q_view(q.data(), DType::kInt8, a.x.rows, a.x.cols);
-  const MutableMatrixView scale_view(scale.data(), DType::kFloat32, a.x.rows, groups);
-  (void)quantize_per_token(a.x, a.packed.format.group_size, q_view, scale_view, parallel);  // cannot fail: the views fit
-  S8gW4<Isa>(a, as_const(q_view), as_const(scale_view), parallel).run(parallel);
+  const QuantizedRows x(a.x, a.packed.format.group_size, parallel);
+  S8gW4<Isa>(a, x, parallel).run(parallel);
 }
 
 }  // namespace octavo

@@ -22,9 +22,8 @@ OCTAVO_AVX512_VNNI_INLINE __m512i start_of(const GroupOperands& group, int row, 
   return _mm512_mullo_epi32(z, _mm512_set1_epi32(-group.x_sums[row]));
 }
 
-// Weights as nibbles, of which those of even k are multiplied with one dword of x and those of odd k with another; or, for
-// many rows, taken apart before: [step][2][64][4] bytes.
-template <int kRows, bool kNibbles>
+// Nibbles of even k are multiplied with one dword of x, those of odd k with another.
+template <int kRows>
 OCTAVO_AVX512_VNNI_INLINE void add_group(const GroupOperands& group, float* totals) {
   const __m512i low = _mm512_set1_epi8(0xf);
   __m512i acc[kRows][4];
@@ -43,10 +42,10 @@ OCTAVO_AVX512_VNNI_INLINE void add_group(const GroupOperands& group, float* tota
       OCTAVO_UNROLL
       for (int j = 0; j < 4; ++j) {
         q[j] = _mm512_load_si512(w + 64 * j);
-        if (kNibbles) q[j] = _mm512_and_si512(odd != 0 ? _mm512_srli_epi32(q[j], 4) : q[j], low);
-        if (odd != 0 || !kNibbles) _mm_prefetch(reinterpret_cast<const char*>(w + 64 * j + kPrefetchBytes), _MM_HINT_T0);
+        q[j] = _mm512_and_si512(odd != 0 ? _mm512_srli_epi32(q[j], 4) : q[j], low);
+        if (odd != 0) _mm_prefetch(reinterpret_cast<const char*>(w + 64 * j + kPrefetchBytes), _MM_HINT_T0);
       }
-      if (odd != 0 || !kNibbles) w += kStepBytes;
+      if (odd != 0) w += kStepBytes;
       OCTAVO_UNROLL
       for (int i = 0; i < kRows; ++i) {
         const __m512i xi = _mm512_set1_epi32(static_cast<int>(x[i]));
@@ -68,25 +67,21 @@ OCTAVO_AVX512_VNNI_INLINE void add_group(const GroupOperands& group, float* tota
   }
 }
 
-template <int kRows, bool kNibbles>
+template <int kRows>
 OCTAVO_AVX512_VNNI void add_groups(const GroupRun& run, float* totals) {
-  for (std::int64_t i = 0; i < run.count; ++i) add_group<kRows, kNibbles>(run.group(i), totals);
+  for (std::int64_t i = 0; i < run.count; ++i) add_group<kRows>(run.group(i), totals);
 }
 
 struct Avx512Vnni {
   static constexpr int kRows = 6;
   static constexpr auto kOrder = IntegerRows::Order::kBySteps;
+  static constexpr std::int64_t kTilesWorthExpanding = kNever;  // it cost 2 to 6 % at 64 to 512 rows on Zen 4
 
-  template <bool kNibbles>
   static void add_groups(const GroupRun& run, float* totals) {
-    constexpr decltype(&octavo::add_groups<1, kNibbles>) kByRows[] = {
-        octavo::add_groups<1, kNibbles>, octavo::add_groups<2, kNibbles>, octavo::add_groups<3, kNibbles>,
-        octavo::add_groups<4, kNibbles>, octavo::add_groups<5, kNibbles>, octavo::add_groups<6, kNibbles>};
+    constexpr decltype(&octavo::add_groups<1>) kByRows[] = {octavo::add_groups<1>, octavo::add_groups<2>,
+                                                            octavo::add_groups<3>, octavo::add_groups<4>,
+                                                            octavo::add_groups<5>, octavo::add_groups<6>};
     kByRows[run.first.x.rows - 1](run, totals);
-  }
-
-  OCTAVO_AVX512 static void expand(const std::uint8_t* w, std::int64_t steps, std::uint8_t* out) {
-    expand_nibbles(w, steps, out);
   }
 
   OCTAVO_AVX512 static void store_totals(const float* totals, const Arguments& a, std::int64_t m, std::int64_t n,

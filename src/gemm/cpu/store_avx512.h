@@ -1,5 +1,4 @@
-// What kernels with AVX-512 registers share: the end of a product (scales, bias, one rounding, a store that stays within the
-// row), and taking nibbles apart.
+// The end of a product for a row of 64 channels with AVX-512: scales, bias, one rounding, a store that stays within the row.
 #pragma once
 
 #include "core/half.h"
@@ -74,18 +73,6 @@ OCTAVO_AVX512_INLINE void store_totals(const float* totals, const Arguments& a, 
     __m512 t = _mm512_loadu_ps(totals + 16 * j);
     if (!a.bias.empty()) t = _mm512_add_ps(t, load_floats(a.bias, 0, n + 16 * j, mask));
     store_floats(a.y, m, n + 16 * j, mask, t);
-  }
-}
-
-// Nibbles of packed steps to bytes: [step][even k, odd k][64][4].
-OCTAVO_AVX512_INLINE void expand_nibbles(const std::uint8_t* w, std::int64_t steps, std::uint8_t* out) {
-  const __m512i low = _mm512_set1_epi8(0xf);
-  for (std::int64_t s = 0; s < steps; ++s, w += 256, out += 512) {
-    for (int j = 0; j < 4; ++j) {
-      const __m512i pairs = _mm512_load_si512(w + 64 * j);
-      _mm512_store_si512(out + 64 * j, _mm512_and_si512(pairs, low));
-      _mm512_store_si512(out + 256 + 64 * j, _mm512_and_si512(_mm512_srli_epi32(pairs, 4), low));
-    }
   }
 }
 

@@ -1,0 +1,482 @@
+// The product of int8 matrices on Hopper: y[M, N] = x[M, K] · w[N, K]ᵀ with scales, warp-specialized and persistent. One CTA
+// an SM takes tile after tile of y:
+//
+//    warpgroups 0 … kRows - 1  multiply 64 rows of the tile each with all its columns (wgmma), sums in registers; then they
+//                              scale and round them into shared memory, and go on to the next tile.
+//    one warp                  of which one thread copies boxes of x and w, 128 bytes along K, into a ring of stages (TMA). It
+//                              runs ahead of the products by the whole ring, into the next tile too.
+//    one warp a warpgroup      copies what that has rounded to y.
+//
+//    ring    | x box  w box | x box  w box | …      full[s]: the boxes of stage s are in; empty[s]: they have been multiplied
+//
+// The CTAs of a cluster take cluster_m x cluster_n tiles and share boxes: each copies its part of the x box to all CTAs of its
+// row of tiles, and its part of the w box to all of its column.
+//
+// Weights do not depend on the kernel before, so their first boxes are asked for before the wait for it.
+#pragma once
+
+#include "core/ptx.cuh"
+#include "gemm/cuda/epilogue.cuh"
+#include "gemm/cuda/sm90.cuh"
+
+namespace octavo::sm90 {
+
+inline constexpr int kBlockK = 128;  // bytes of a stage along K
+inline constexpr int kMaxStages = 40;
+inline constexpr int kWarpgroup = 128;
+
+struct S8W8Arguments {
+  int M, N, K;
+  void* y;
+  std::int64_t y_stride;  // bytes
+  DType y_dtype;
+  bool y_by_copy_engine;  // its map is valid: y and its rows are aligned to 16 bytes
+  int stages;             // of the ring
+  int x_box, w_box;       // rows that one CTA copies of x and of w for a stage
+  int cluster_m, cluster_n;
+  int group_m;  // rows of clusters' tiles that are walked together, so that their boxes stay in the second-level cache
+  cuda::Epilogue epilogue;
+};
+
+// The tiles of a CTA: its cluster takes every so many-th of those of all clusters, which go down group_m rows, then right.
+class Tiles {
+ public:
+  __device__ Tiles(const S8W8Arguments& a, int tile_m, int tile_n, int rank)
+      : a_(a),
+        rank_(rank),
+        rows_((a.M + tile_m * a.cluster_m - 1) / (tile_m * a.cluster_m)),
+        columns_((a.N + tile_n * a.cluster_n - 1) / (tile_n * a.cluster_n)),
+        index_(static_cast<int>(blockIdx.x) / (a.cluster_m * a.cluster_n)) {}
+
+  // The next tile's row and column, in tiles.
+  __device__ bool next(int& m, int& n) {
+    if (index_ >= rows_ * columns_) return false;
+    const int first = index_ / (a_.group_m * columns_) * a_.group_m;
+    const int height = min(rows_ - first, a_.group_m);
+    const int rest = index_ - first * columns_;
+    m = (first + rest % height) * a_.cluster_m + rank_ % a_.cluster_m;
+    n = rest / height * a_.cluster_n + rank_ / a_.cluster_m;
+    index_ += static_cast<int>(gridDim.x) / (a_.cluster_m * a_.cluster_n);
+    return true;
+  }
+
+ private:
+  const S8W8Arguments& a_;
+  int rank_, rows_, columns_, index_;
+};
+
+// A place in the ring, and how often it has come round (modulo 2).
+struct Stage {
+  int index = 0;
+  std::uint32_t phase = 0;
+  __device__ void advance(int stages) {
+    if (++index < stages) return;
+    index = 0;
+    phase ^= 1;
+  }
+};
+
+// Where everything stands in shared memory, as addresses of it.
+template <int kRows, int kColumns>
+struct S8W8Shared {
+  static constexpr int kStagingBytes = 64 * (kColumns < 64 ? 128 : kColumns * 2);  // of a warpgroup: its part of a 16-bit tile
+  static constexpr int kColumnBytes = kColumns * 8;  // scales and biases of a tile's columns; a warpgroup has two, used in turn
+  std::uint32_t x_bytes, stage_bytes, ring, staging, columns, full, empty;
+
+  // Products read 64 kRows rows of x even where a stage holds fewer; what they read instead is not stored.
+  __host__ __device__ static int bytes(int x_rows, int stages) {
+    return stages * (x_rows + kColumns) * kBlockK + (64 * kRows - x_rows) * kBlockK + kRows * kStagingBytes +
+           2 * kRows * kColumnBytes + 2 * stages * 8;
+  }
+
+  __device__ S8W8Shared(const S8W8Arguments& a, const void* memory) {
+    const int x_rows = a.x_box * a.cluster_n;
+    x_bytes = x_rows * kBlockK;
+    stage_bytes = x_bytes + kColumns * kBlockK;
+    ring = shared_address(memory);
+    staging = ring + a.stages * stage_bytes + (64 * kRows - x_rows) * kBlockK;
+    columns = staging + kRows * kStagingBytes;
+    full = columns + 2 * kRows * kColumnBytes;
+    empty = full + a.stages * 8;
+  }
+
+  __device__ std::uint32_t x(int stage) const { return ring + stage * stage_bytes; }
+  __device__ std::uint32_t w(int stage) const { return x(stage) + x_bytes; }
+  __device__ std::uint32_t staging_of(int warpgroup) const { return staging + warpgroup * kStagingBytes; }
+  __device__ std::uint32_t of_columns(int warpgroup, int turn) const { return columns + (warpgroup * 2 + turn) * kColumnBytes; }
+};
+
+__device__ __forceinline__ int blocks_of(const S8W8Arguments& a) { return (a.K + kBlockK - 1) / kBlockK; }
+
+// --- Copying ------------------------------------------------------------------------------------------------------------
+
+template <int kRows, int kColumns>
+__device__ __forceinline__ void copy_tiles(const S8W8Arguments& a, const CUtensorMap& x, const CUtensorMap& w,
+                                           const S8W8Shared<kRows, kColumns>& shared, int rank) {
+  const int rank_m = rank % a.cluster_m, rank_n = rank / a.cluster_m;
+  std::uint16_t row_of_tiles = 0;
+  for (int n = 0; n < a.cluster_n; ++n) row_of_tiles |= 1 << (n * a.cluster_m + rank_m);
+  const std::uint16_t column_of_tiles = ((1 << a.cluster_m) - 1) << (rank_n * a.cluster_m);
+  const auto copy_x = [&](int stage, int m, int block) {
+    copy_box(shared.x(stage) + rank_n * a.x_box * kBlockK, x, block * kBlockK, m * 64 * kRows + rank_n * a.x_box,
+             shared.full + stage * 8, row_of_tiles, a.cluster_n > 1);
+  };
+  const auto copy_w = [&](int stage, int n, int block) {
+    copy_box(shared.w(stage) + rank_m * a.w_box * kBlockK, w, block * kBlockK, n * kColumns + rank_m * a.w_box,
+             shared.full + stage * 8, column_of_tiles, a.cluster_m > 1);
+  };
+  const int blocks = blocks_of(a);
+  Tiles tiles(a, 64 * kRows, kColumns, rank);
+  int m = 0, n = 0;
+  bool any = tiles.next(m, n);
+  const int ahead = any ? min(blocks, a.stages) : 0;
+  for (int block = 0; block < ahead; ++block) {
+    barrier_expect(shared.full + block * 8, shared.stage_bytes);
+    copy_w(block, n, block);
+  }
+  ptx::wait_for_predecessor();
+  ptx::launch_dependents();
+  Stage stage;
+  for (int block = 0; block < ahead; ++block, stage.advance(a.stages)) copy_x(block, m, block);
+  for (int first = ahead; any; any = tiles.next(m, n), first = 0) {
+    for (int block = first; block < blocks; ++block, stage.advance(a.stages)) {
+      barrier_wait(shared.empty + stage.index * 8, stage.phase ^ 1);
+      barrier_expect(shared.full + stage.index * 8, shared.stage_bytes);
+      copy_x(stage.index, m, block);
+      copy_w(stage.index, n, block);
+    }
+  }
+}
+
+// --- Rounding and storing -----------------------------------------------------------------------------------------------
+
+// Barriers of some warps of the CTA, one of each kind a warpgroup that multiplies.
+enum class Meeting { kScales, kStaged, kFree };
+template <Meeting kKind>
+__device__ __forceinline__ int barrier_of(int warpgroup) {
+  return 1 + static_cast<int>(kKind) * 2 + warpgroup;  // 0 is __syncthreads()
+}
+__device__ __forceinline__ void meet(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void announce(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// How a warpgroup's rows of a tile stand in its staging: in pieces of 64 rows of 128 bytes, or of 64 bytes where a tile is not
+// made of wider ones. Elements of 32 bits take more than one round.
+template <int kColumns, int kElementBytes>
+struct Pieces {
+  static constexpr int kRowBytes = kColumns * kElementBytes % 128 == 0 ? 128 : 64;
+  static constexpr int kColumnsOfOne = kRowBytes / kElementBytes;
+  static constexpr int kBytes = 64 * kRowBytes;
+  static constexpr int kStaged = kColumns * 2 < kRowBytes ? 1 : kColumns * 2 / kRowBytes;
+  static constexpr int kColumnsOfRound = kStaged * kColumnsOfOne;
+
+  // Where byte `b` of a row stands in a piece: the swizzle of 128 or 64 bytes of the copy engine, in which neither the rows nor
+  // the columns of a warp's sums meet in a bank.
+  __device__ static std::uint32_t at(int row, int b) {
+    return row * kRowBytes + (kRowBytes == 128 ? b ^ (row & 7) << 4 : b ^ (row >> 1 & 3) << 4);
+  }
+};
+
+__device__ __forceinline__ void shared_store(std::uint32_t to, std::uint32_t value) {
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
+}
+__device__ __forceinline__ void shared_store(std::uint32_t to, std::uint32_t low, std::uint32_t high) {
+  asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(to), "r"(low), "r"(high) : "memory");
+}
+
+// Elements of y by twos: how two columns of a row are put into shared memory.
+struct BFloat16Pair {
+  using Element = std::uint16_t;
+  __device__ static void store(std::uint32_t to, float2 v) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(v.x, v.y);
+    shared_store(to, reinterpret_cast<const std::uint32_t&>(pair));
+  }
+};
+struct Float16Pair {
+  using Element = std::uint16_t;
+  __device__ static void store(std::uint32_t to, float2 v) {
+    const __half2 pair = __floats2half2_rn(v.x, v.y);
+    shared_store(to, reinterpret_cast<const std::uint32_t&>(pair));
+  }
+};
+struct Float32Pair {
+  using Element = std::uint32_t;
+  __device__ static void store(std::uint32_t to, float2 v) { shared_store(to, __float_as_uint(v.x), __float_as_uint(v.y)); }
+};
+struct Int32Pair {  // the sums themselves
+  using Element = std::uint32_t;
+};
+
+// What turns sums into y: scales of a thread's two rows, scales and biases of the tile's columns, which a warpgroup's threads
+// load while products run and share afterwards.
+template <int kColumns>
+class Scaling {
+ public:
+  // m is the first row of the warp, n that of the tile's columns.
+  __device__ __forceinline__ void load(const cuda::Epilogue& e, int M, int N, int m, int n) {
+    const int row = m + static_cast<int>(threadIdx.x) % 32 / 4;
+    row_[0] = cuda::x_scale_at(e, min(row, M - 1));  // what is beyond the matrix is not stored
+    row_[1] = cuda::x_scale_at(e, min(row + 8, M - 1));
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      const int column = min(n + static_cast<int>(threadIdx.x) % kWarpgroup + i * kWarpgroup, N - 1);
+      scale_[i] = cuda::w_scale_at(e, column);
+      if (e.bias != nullptr) bias_[i] = cuda::bias_at(e, column);
+    }
+  }
+
+  // Puts the columns' into shared memory, for the whole warpgroup.
+  __device__ __forceinline__ void share(std::uint32_t columns, int warpgroup, bool biased) {
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      const int column = static_cast<int>(threadIdx.x) % kWarpgroup + i * kWarpgroup;
+      if (column >= kColumns) break;
+      shared_store(columns + column * 4, __float_as_uint(scale_[i]));
+      if (biased) shared_store(columns + (kColumns + column) * 4, __float_as_uint(bias_[i]));
+    }
+    meet(barrier_of<Meeting::kScales>(warpgroup), kWarpgroup);
+    columns_ = columns;
+  }
+
+  __device__ __forceinline__ float2 scales_of(int column) const { return pair_at(column); }
+  __device__ __forceinline__ float2 biases_of(int column) const { return pair_at(kColumns + column); }
+
+  // Two columns' values in one of the thread's rows.
+  template <bool kBiased>
+  __device__ __forceinline__ float2 scaled(const std::int32_t* sums, float2 scale, float2 bias, int row) const {
+    const float2 t = {cuda::scale_sum(sums[0], scale.x, row_[row]), cuda::scale_sum(sums[1], scale.y, row_[row])};
+    if constexpr (!kBiased) return t;
+    return {__fadd_rn(t.x, bias.x), __fadd_rn(t.y, bias.y)};
+  }
+
+ private:
+  __device__ __forceinline__ float2 pair_at(int index) const {
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(columns_ + index * 4) : "memory");
+    return v;
+  }
+
+  static constexpr int kPerThread = (kColumns + kWarpgroup - 1) / kWarpgroup;
+  float row_[2];
+  float scale_[kPerThread], bias_[kPerThread];
+  std::uint32_t columns_;
+};
+
+// Rounds a warp's sums of 16 rows into the staging, where the storing warp waits for them.
+template <class Pair, bool kBiased, int kColumns>
+__device__ __forceinline__ void stage_as(const std::int32_t (&sums)[kColumns / 2], std::uint32_t staging, int warpgroup,
+                                         const Scaling<kColumns>& scaling) {
+  using Element = typename Pair::Element;
+  using P = Pieces<kColumns, sizeof(Element)>;
+  constexpr int kBatch = 16;  // columns whose scales are loaded together: the compiler moves no load over a store
+  const int row = static_cast<int>(threadIdx.x) % kWarpgroup / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4;
+  const int pair = static_cast<int>(threadIdx.x) % 4 * 2;
+#pragma unroll
+  for (int first = 0; first < kColumns; first += P::kColumnsOfRound) {
+    meet(barrier_of<Meeting::kFree>(warpgroup), kWarpgroup + 32);
+#pragma unroll
+    for (int batch = first; batch < min(first + P::kColumnsOfRound, kColumns); batch += kBatch) {
+      float2 scales[kBatch / 8], biases[kBatch / 8];
+#pragma unroll
+      for (int i = 0; i < kBatch / 8; ++i) {
+        if constexpr (!std::is_same_v<Pair, Int32Pair>) scales[i] = scaling.scales_of(batch + i * 8 + pair);
+        if constexpr (kBiased) biases[i] = scaling.biases_of(batch + i * 8 + pair);
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch / 8; ++i) {
+        const int column = batch + i * 8;
+        const std::uint32_t piece = staging + (column - first) / P::kColumnsOfOne * P::kBytes;
+        const int byte = (column % P::kColumnsOfOne + pair) * static_cast<int>(sizeof(Element));
+        const std::uint32_t upper = piece + P::at(row, byte), lower = piece + P::at(row + 8, byte);
+        const std::int32_t* s = &sums[column / 2];
+        if constexpr (std::is_same_v<Pair, Int32Pair>) {
+          shared_store(upper, static_cast<std::uint32_t>(s[0]), static_cast<std::uint32_t>(s[1]));
+          shared_store(lower, static_cast<std::uint32_t>(s[2]), static_cast<std::uint32_t>(s[3]));
+        } else {
+          Pair::store(upper, scaling.template scaled<kBiased>(s, scales[i], biases[i], 0));
+          Pair::store(lower, scaling.template scaled<kBiased>(s + 2, scales[i], biases[i], 1));
+        }
+      }
+    }
+    fence_for_copy_engine();
+    announce(barrier_of<Meeting::kStaged>(warpgroup), kWarpgroup + 32);
+  }
+}
+
+template <int kColumns>
+__device__ __forceinline__ void stage_sums(DType y, bool biased, const std::int32_t (&sums)[kColumns / 2],
+                                           std::uint32_t staging, int warpgroup, const Scaling<kColumns>& scaling) {
+  switch (y) {
+    case DType::kBFloat16:
+      return biased ? stage_as<BFloat16Pair, true>(sums, staging, warpgroup, scaling)
+                    : stage_as<BFloat16Pair, false>(sums, staging, warpgroup, scaling);
+    case DType::kFloat16:
+      return biased ? stage_as<Float16Pair, true>(sums, staging, warpgroup, scaling)
+                    : stage_as<Float16Pair, false>(sums, staging, warpgroup, scaling);
+    case DType::kFloat32:
+      return biased ? stage_as<Float32Pair, true>(sums, staging, warpgroup, scaling)
+                    : stage_as<Float32Pair, false>(sums, staging, warpgroup, scaling);
+    default:
+      return stage_as<Int32Pair, false>(sums, staging, warpgroup, scaling);
+  }
+}
+
+// A piece to y, element by element: for rows that the copy engine cannot write.
+template <class P, class Element>
+__device__ __forceinline__ void store_piece(const S8W8Arguments& a, std::uint32_t piece, int m, int n) {
+  for (int i = static_cast<int>(threadIdx.x) % 32; i < 64 * P::kColumnsOfOne; i += 32) {
+    const int row = i / P::kColumnsOfOne, column = i % P::kColumnsOfOne;
+    if (m + row >= a.M || n + column >= a.N) continue;
+    Element element;
+    const std::uint32_t from = piece + P::at(row, column * static_cast<int>(sizeof(Element)));
+    if constexpr (sizeof(Element) == 2) {
+      asm volatile("ld.shared.b16 %0, [%1];" : "=h"(element) : "r"(from) : "memory");
+    } else {
+      asm volatile("ld.shared.b32 %0, [%1];" : "=r"(element) : "r"(from) : "memory");
+    }
+    reinterpret_cast<Element*>(static_cast<char*>(a.y) + (m + row) * a.y_stride)[n + column] = element;
+  }
+}
+
+// A warp that takes what a warpgroup stages to y.
+template <class Element, int kRows, int kColumns>
+__device__ __forceinline__ void store_tiles_as(const S8W8Arguments& a, const CUtensorMap& y, std::uint32_t staging,
+                                               int warpgroup, int rank) {
+  using P = Pieces<kColumns, sizeof(Element)>;
+  const bool first_lane = threadIdx.x % 32 == 0;
+  ptx::wait_for_predecessor();
+  announce(barrier_of<Meeting::kFree>(warpgroup), kWarpgroup + 32);
+  Tiles tiles(a, 64 * kRows, kColumns, rank);
+  int m_tile, n_tile;
+  while (tiles.next(m_tile, n_tile)) {
+    const int m = (m_tile * kRows + warpgroup) * 64, n = n_tile * kColumns;
+    for (int first = 0; first < kColumns; first += P::kColumnsOfRound) {
+      meet(barrier_of<Meeting::kStaged>(warpgroup), kWarpgroup + 32);
+      for (int i = 0; i < P::kStaged && first + i * P::kColumnsOfOne < kColumns; ++i) {
+        const std::uint32_t piece = staging + i * P::kBytes;
+        const int column = n + first + i * P::kColumnsOfOne;
+        if (!a.y_by_copy_engine) {
+          store_piece<P, Element>(a, piece, m, column);
+        } else if (first_lane && m < a.M && column < a.N) {
+          write_box(y, column, m, piece);
+        }
+      }
+      if (first_lane) {
+        copies_commit();
+        copies_read<0>();
+      }
+      __syncwarp();
+      announce(barrier_of<Meeting::kFree>(warpgroup), kWarpgroup + 32);
+    }
+  }
+}
+
+template <int kRows, int kColumns>
+__device__ __forceinline__ void store_tiles(const S8W8Arguments& a, const CUtensorMap& y, std::uint32_t staging,
+                                            int warpgroup, int rank) {
+  if (a.y_dtype == DType::kBFloat16 || a.y_dtype == DType::kFloat16) {
+    store_tiles_as<std::uint16_t, kRows, kColumns>(a, y, staging, warpgroup, rank);
+  } else {
+    store_tiles_as<std::uint32_t, kRows, kColumns>(a, y, staging, warpgroup, rank);
+  }
+}
+
+// --- Multiplying --------------------------------------------------------------------------------------------------------
+
+template <int kRows, int kColumns>
+__device__ __forceinline__ void multiply_tiles(const S8W8Arguments& a, const S8W8Shared<kRows, kColumns>& shared, int rank) {
+  const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
+  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
+  const bool biased = a.epilogue.bias != nullptr;
+  // Which CTA's copying thread this thread tells that a stage is empty: all that copy into this CTA's ring.
+  const int rank_m = rank % a.cluster_m, rank_n = rank / a.cluster_m;
+  const bool tells = thread < a.cluster_m + a.cluster_n - 1;
+  const int told = thread < a.cluster_n ? thread * a.cluster_m + rank_m
+                                        : rank_n * a.cluster_m + (rank_m + thread - a.cluster_n + 1) % a.cluster_m;
+  const int blocks = blocks_of(a);
+  Tiles tiles(a, 64 * kRows, kColumns, rank);
+  Stage stage;
+  Scaling<kColumns> scaling;
+  int m_tile, n_tile;
+  ptx::wait_for_predecessor();
+  bool more = tiles.next(m_tile, n_tile);
+  for (int turn = 0; more; turn ^= 1) {
+    std::int32_t sums[kColumns / 2];
+    int previous = 0;
+    for (int block = 0; block < blocks; ++block) {
+      barrier_wait(shared.full + stage.index * 8, stage.phase);
+      const std::uint64_t x = tile_descriptor(shared.x(stage.index) + warpgroup * 64 * kBlockK);
+      const std::uint64_t w = tile_descriptor(shared.w(stage.index));
+      fence_registers(sums);
+      wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < kBlockK / 32; ++k) Wgmma<kColumns>::multiply(sums, x + 2 * k, w + 2 * k, block > 0 || k > 0);
+      wgmma_commit();
+      if (block == 0) {  // what the end of the tile needs, while products run
+        const int m = (m_tile * kRows + warpgroup) * 64 + thread / 32 * 16;
+        scaling.load(a.epilogue, a.M, a.N, m, n_tile * kColumns);
+        more = tiles.next(m_tile, n_tile);
+      }
+      fence_registers(sums);
+      wgmma_wait<1>();
+      if (tells && block > 0) barrier_arrive(shared.empty + previous * 8, told);
+      previous = stage.index;
+      stage.advance(a.stages);
+    }
+    wgmma_wait<0>();
+    fence_registers(sums);
+    if (tells) barrier_arrive(shared.empty + previous * 8, told);
+    scaling.share(shared.of_columns(warpgroup, turn), warpgroup, biased);
+    stage_sums<kColumns>(a.y_dtype, biased, sums, shared.staging_of(warpgroup), warpgroup, scaling);
+  }
+  // The answer to the storing warp's last word: barriers are left as they were found.
+  announce(barrier_of<Meeting::kFree>(warpgroup), kWarpgroup + 32);
+}
+
+template <int kRows, int kColumns, int kPerSm>
+__global__ void __launch_bounds__(kWarpgroup*(kRows + 1), kPerSm)
+    s8_w8_kernel(const __grid_constant__ S8W8Arguments a, const __grid_constant__ CUtensorMap x,
+                 const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap y) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ __align__(1024) std::uint8_t memory[];
+  const S8W8Shared<kRows, kColumns> shared(a, memory);
+  const bool clustered = a.cluster_m * a.cluster_n > 1;
+  const int rank = clustered ? static_cast<int>(cluster_rank()) : 0;
+  if (threadIdx.x == 0) {
+    prefetch_tensor_map(x);
+    prefetch_tensor_map(w);
+    prefetch_tensor_map(y);
+    for (int stage = 0; stage < a.stages; ++stage) {
+      barrier_init(shared.full + stage * 8, 1);
+      barrier_init(shared.empty + stage * 8, kRows * (a.cluster_m + a.cluster_n - 1));
+    }
+    barrier_init_fence();
+  }
+  if (clustered) {
+    cluster_sync();
+  } else {
+    __syncthreads();
+  }
+  // Two warpgroups that multiply need more registers than there are for three.
+  if (threadIdx.x < kWarpgroup * kRows) {
+    if constexpr (kRows > 1) take_registers<232>();
+    multiply_tiles(a, shared, rank);
+  } else {
+    if constexpr (kRows > 1) give_registers<40>();
+    const int warp = static_cast<int>(threadIdx.x) / 32 - 4 * kRows;
+    if (warp < kRows) {
+      store_tiles<kRows, kColumns>(a, y, shared.staging_of(warp), warp, rank);
+    } else if (threadIdx.x == kWarpgroup * (kRows + 1) - 32) {
+      copy_tiles(a, x, w, shared, rank);
+    }
+  }
+  // No CTA leaves while others copy to it or tell it of empty stages.
+  __syncwarp();
+  if (clustered) cluster_sync();
+#endif
+}
+
+}  // namespace octavo::sm90
