@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import statistics
 import subprocess
 from pathlib import Path
@@ -14,14 +15,19 @@ def cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
+def commit_name() -> str:
+    """This checkout's commit; of a copy without a repository, what OCTAVO_COMMIT says."""
+    if "OCTAVO_COMMIT" in os.environ:
+        return os.environ["OCTAVO_COMMIT"]
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def facts(machine: str, command: str) -> dict:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     return {
         "machine": machine,
         "cpu": cpu_name(),
-        "commit": commit.stdout.strip(),
+        "commit": commit_name(),
         "date": datetime.date.today().isoformat(),
         "command": command,
     }

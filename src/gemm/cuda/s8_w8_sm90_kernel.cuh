@@ -30,7 +30,7 @@ struct S8W8Arguments {
   void* y;
   std::int64_t y_stride;  // bytes
   DType y_dtype;
-  bool y_by_copy_engine;  // its map is valid: y and its rows are aligned to 16 bytes
+  bool y_by_copy_engine;  // its map is valid: y, its rows and their lengths are multiples of 16 bytes
   int stages;             // of the ring
   int x_box, w_box;       // rows that one CTA copies of x and of w for a stage
   int cluster_m, cluster_n;
@@ -76,18 +76,35 @@ struct Stage {
   }
 };
 
+// How a warpgroup's 64 rows of a tile are staged for y: in pieces of 128 bytes of each, or of 64 where a tile is not made of
+// wider ones. There is room for two, used in turn.
+template <int kColumns, int kElementBytes>
+struct Pieces {
+  static constexpr int kRowBytes = kColumns * kElementBytes % 128 == 0 ? 128 : 64;
+  static constexpr int kColumnsOfOne = kRowBytes / kElementBytes;
+  static constexpr int kBytes = 64 * 128;
+
+  // Where byte `b` of a row stands in a piece: the swizzle of 128 or 64 bytes of the copy engine, in which neither the rows nor
+  // the columns of a warp's sums meet in a bank.
+  __device__ static std::uint32_t at(int row, int b) {
+    return row * kRowBytes + (kRowBytes == 128 ? b ^ (row & 7) << 4 : b ^ (row >> 1 & 3) << 4);
+  }
+};
+
 // Where everything stands in shared memory, as addresses of it.
 template <int kRows, int kColumns>
 struct S8W8Shared {
-  static constexpr int kStagingBytes = 64 * (kColumns < 64 ? 128 : kColumns * 2);  // of a warpgroup: its part of a 16-bit tile
-  static constexpr int kColumnBytes = kColumns * 8;  // scales and biases of a tile's columns; a warpgroup has two, used in turn
+  static constexpr int kStagingBytes = 2 * Pieces<kColumns, 2>::kBytes;  // of a warpgroup
   std::uint32_t x_bytes, stage_bytes, ring, staging, columns, full, empty;
 
   // Products read 64 kRows rows of x even where a stage holds fewer; what they read instead is not stored.
-  __host__ __device__ static int bytes(int x_rows, int stages) {
+  __host__ __device__ static int bytes(int x_rows, int stages, bool biased) {
     return stages * (x_rows + kColumns) * kBlockK + (64 * kRows - x_rows) * kBlockK + kRows * kStagingBytes +
-           2 * kRows * kColumnBytes + 2 * stages * 8;
+           kRows * column_bytes(biased) + 2 * stages * 8;
   }
+
+  // Scales, and biases, of a tile's columns for one warpgroup.
+  __host__ __device__ static int column_bytes(bool biased) { return kColumns * (biased ? 8 : 4); }
 
   __device__ S8W8Shared(const S8W8Arguments& a, const void* memory) {
     const int x_rows = a.x_box * a.cluster_n;
@@ -96,14 +113,14 @@ struct S8W8Shared {
     ring = shared_address(memory);
     staging = ring + a.stages * stage_bytes + (64 * kRows - x_rows) * kBlockK;
     columns = staging + kRows * kStagingBytes;
-    full = columns + 2 * kRows * kColumnBytes;
+    full = columns + kRows * column_bytes(a.epilogue.bias != nullptr);
     empty = full + a.stages * 8;
   }
 
   __device__ std::uint32_t x(int stage) const { return ring + stage * stage_bytes; }
   __device__ std::uint32_t w(int stage) const { return x(stage) + x_bytes; }
   __device__ std::uint32_t staging_of(int warpgroup) const { return staging + warpgroup * kStagingBytes; }
-  __device__ std::uint32_t of_columns(int warpgroup, int turn) const { return columns + (warpgroup * 2 + turn) * kColumnBytes; }
+  __device__ std::uint32_t columns_of(int warpgroup, bool biased) const { return columns + warpgroup * column_bytes(biased); }
 };
 
 __device__ __forceinline__ int blocks_of(const S8W8Arguments& a) { return (a.K + kBlockK - 1) / kBlockK; }
@@ -150,35 +167,17 @@ __device__ __forceinline__ void copy_tiles(const S8W8Arguments& a, const CUtenso
 
 // --- Rounding and storing -----------------------------------------------------------------------------------------------
 
-// Barriers of some warps of the CTA, one of each kind a warpgroup that multiplies.
-enum class Meeting { kScales, kStaged, kFree };
-template <Meeting kKind>
-__device__ __forceinline__ int barrier_of(int warpgroup) {
-  return 1 + static_cast<int>(kKind) * 2 + warpgroup;  // 0 is __syncthreads()
-}
+// Barriers of some of the CTA's warps, of each kind one a warpgroup that multiplies: its own; and between it and its storing
+// warp, for each of two pieces, that it is staged, and that its place is free.
+enum Meeting { kOwn, kStaged, kFree = kStaged + 2 };
+__device__ __forceinline__ int barrier_of(int meeting, int warpgroup) { return 1 + meeting * 2 + warpgroup; }
 __device__ __forceinline__ void meet(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 __device__ __forceinline__ void announce(int barrier, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
-
-// How a warpgroup's rows of a tile stand in its staging: in pieces of 64 rows of 128 bytes, or of 64 bytes where a tile is not
-// made of wider ones. Elements of 32 bits take more than one round.
-template <int kColumns, int kElementBytes>
-struct Pieces {
-  static constexpr int kRowBytes = kColumns * kElementBytes % 128 == 0 ? 128 : 64;
-  static constexpr int kColumnsOfOne = kRowBytes / kElementBytes;
-  static constexpr int kBytes = 64 * kRowBytes;
-  static constexpr int kStaged = kColumns * 2 < kRowBytes ? 1 : kColumns * 2 / kRowBytes;
-  static constexpr int kColumnsOfRound = kStaged * kColumnsOfOne;
-
-  // Where byte `b` of a row stands in a piece: the swizzle of 128 or 64 bytes of the copy engine, in which neither the rows nor
-  // the columns of a warp's sums meet in a bank.
-  __device__ static std::uint32_t at(int row, int b) {
-    return row * kRowBytes + (kRowBytes == 128 ? b ^ (row & 7) << 4 : b ^ (row >> 1 & 3) << 4);
-  }
-};
+inline constexpr int kStoringThreads = kWarpgroup + 32;
 
 __device__ __forceinline__ void shared_store(std::uint32_t to, std::uint32_t value) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
@@ -230,6 +229,7 @@ class Scaling {
 
   // Puts the columns' into shared memory, for the whole warpgroup.
   __device__ __forceinline__ void share(std::uint32_t columns, int warpgroup, bool biased) {
+    meet(barrier_of(kOwn, warpgroup), kWarpgroup);  // nobody reads those of the tile before any more
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i) {
       const int column = static_cast<int>(threadIdx.x) % kWarpgroup + i * kWarpgroup;
@@ -237,7 +237,7 @@ class Scaling {
       shared_store(columns + column * 4, __float_as_uint(scale_[i]));
       if (biased) shared_store(columns + (kColumns + column) * 4, __float_as_uint(bias_[i]));
     }
-    meet(barrier_of<Meeting::kScales>(warpgroup), kWarpgroup);
+    meet(barrier_of(kOwn, warpgroup), kWarpgroup);
     columns_ = columns;
   }
 
@@ -265,33 +265,32 @@ class Scaling {
   std::uint32_t columns_;
 };
 
-// Rounds a warp's sums of 16 rows into the staging, where the storing warp waits for them.
+// Rounds a warp's sums of 16 rows into pieces, for each of which the storing warp waits. `turn` says whose place is next.
 template <class Pair, bool kBiased, int kColumns>
 __device__ __forceinline__ void stage_as(const std::int32_t (&sums)[kColumns / 2], std::uint32_t staging, int warpgroup,
-                                         const Scaling<kColumns>& scaling) {
+                                         const Scaling<kColumns>& scaling, int& turn) {
   using Element = typename Pair::Element;
   using P = Pieces<kColumns, sizeof(Element)>;
   constexpr int kBatch = 16;  // columns whose scales are loaded together: the compiler moves no load over a store
   const int row = static_cast<int>(threadIdx.x) % kWarpgroup / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4;
   const int pair = static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
-  for (int first = 0; first < kColumns; first += P::kColumnsOfRound) {
-    meet(barrier_of<Meeting::kFree>(warpgroup), kWarpgroup + 32);
+  for (int first = 0; first < kColumns; first += P::kColumnsOfOne, turn ^= 1) {
+    const std::uint32_t piece = staging + turn * P::kBytes;
+    meet(barrier_of(kFree + turn, warpgroup), kStoringThreads);
 #pragma unroll
-    for (int batch = first; batch < min(first + P::kColumnsOfRound, kColumns); batch += kBatch) {
+    for (int batch = 0; batch < P::kColumnsOfOne; batch += kBatch) {
       float2 scales[kBatch / 8], biases[kBatch / 8];
 #pragma unroll
       for (int i = 0; i < kBatch / 8; ++i) {
-        if constexpr (!std::is_same_v<Pair, Int32Pair>) scales[i] = scaling.scales_of(batch + i * 8 + pair);
-        if constexpr (kBiased) biases[i] = scaling.biases_of(batch + i * 8 + pair);
+        if constexpr (!std::is_same_v<Pair, Int32Pair>) scales[i] = scaling.scales_of(first + batch + i * 8 + pair);
+        if constexpr (kBiased) biases[i] = scaling.biases_of(first + batch + i * 8 + pair);
       }
 #pragma unroll
       for (int i = 0; i < kBatch / 8; ++i) {
-        const int column = batch + i * 8;
-        const std::uint32_t piece = staging + (column - first) / P::kColumnsOfOne * P::kBytes;
-        const int byte = (column % P::kColumnsOfOne + pair) * static_cast<int>(sizeof(Element));
+        const int byte = (batch + i * 8 + pair) * static_cast<int>(sizeof(Element));
         const std::uint32_t upper = piece + P::at(row, byte), lower = piece + P::at(row + 8, byte);
-        const std::int32_t* s = &sums[column / 2];
+        const std::int32_t* s = &sums[(first + batch + i * 8) / 2];
         if constexpr (std::is_same_v<Pair, Int32Pair>) {
           shared_store(upper, static_cast<std::uint32_t>(s[0]), static_cast<std::uint32_t>(s[1]));
           shared_store(lower, static_cast<std::uint32_t>(s[2]), static_cast<std::uint32_t>(s[3]));
@@ -302,25 +301,25 @@ __device__ __forceinline__ void stage_as(const std::int32_t (&sums)[kColumns / 2
       }
     }
     fence_for_copy_engine();
-    announce(barrier_of<Meeting::kStaged>(warpgroup), kWarpgroup + 32);
+    announce(barrier_of(kStaged + turn, warpgroup), kStoringThreads);
   }
 }
 
 template <int kColumns>
 __device__ __forceinline__ void stage_sums(DType y, bool biased, const std::int32_t (&sums)[kColumns / 2],
-                                           std::uint32_t staging, int warpgroup, const Scaling<kColumns>& scaling) {
+                                           std::uint32_t staging, int warpgroup, const Scaling<kColumns>& scaling, int& turn) {
   switch (y) {
     case DType::kBFloat16:
-      return biased ? stage_as<BFloat16Pair, true>(sums, staging, warpgroup, scaling)
-                    : stage_as<BFloat16Pair, false>(sums, staging, warpgroup, scaling);
+      return biased ? stage_as<BFloat16Pair, true>(sums, staging, warpgroup, scaling, turn)
+                    : stage_as<BFloat16Pair, false>(sums, staging, warpgroup, scaling, turn);
     case DType::kFloat16:
-      return biased ? stage_as<Float16Pair, true>(sums, staging, warpgroup, scaling)
-                    : stage_as<Float16Pair, false>(sums, staging, warpgroup, scaling);
+      return biased ? stage_as<Float16Pair, true>(sums, staging, warpgroup, scaling, turn)
+                    : stage_as<Float16Pair, false>(sums, staging, warpgroup, scaling, turn);
     case DType::kFloat32:
-      return biased ? stage_as<Float32Pair, true>(sums, staging, warpgroup, scaling)
-                    : stage_as<Float32Pair, false>(sums, staging, warpgroup, scaling);
+      return biased ? stage_as<Float32Pair, true>(sums, staging, warpgroup, scaling, turn)
+                    : stage_as<Float32Pair, false>(sums, staging, warpgroup, scaling, turn);
     default:
-      return stage_as<Int32Pair, false>(sums, staging, warpgroup, scaling);
+      return stage_as<Int32Pair, false>(sums, staging, warpgroup, scaling, turn);
   }
 }
 
@@ -348,30 +347,29 @@ __device__ __forceinline__ void store_tiles_as(const S8W8Arguments& a, const CUt
   using P = Pieces<kColumns, sizeof(Element)>;
   const bool first_lane = threadIdx.x % 32 == 0;
   ptx::wait_for_predecessor();
-  announce(barrier_of<Meeting::kFree>(warpgroup), kWarpgroup + 32);
+  announce(barrier_of(kFree, warpgroup), kStoringThreads);
+  announce(barrier_of(kFree + 1, warpgroup), kStoringThreads);
   Tiles tiles(a, 64 * kRows, kColumns, rank);
-  int m_tile, n_tile;
+  int m_tile, n_tile, turn = 0;
+  bool any = false;
   while (tiles.next(m_tile, n_tile)) {
-    const int m = (m_tile * kRows + warpgroup) * 64, n = n_tile * kColumns;
-    for (int first = 0; first < kColumns; first += P::kColumnsOfRound) {
-      meet(barrier_of<Meeting::kStaged>(warpgroup), kWarpgroup + 32);
-      for (int i = 0; i < P::kStaged && first + i * P::kColumnsOfOne < kColumns; ++i) {
-        const std::uint32_t piece = staging + i * P::kBytes;
-        const int column = n + first + i * P::kColumnsOfOne;
-        if (!a.y_by_copy_engine) {
-          store_piece<P, Element>(a, piece, m, column);
-        } else if (first_lane && m < a.M && column < a.N) {
-          write_box(y, column, m, piece);
-        }
-      }
-      if (first_lane) {
+    const int m = (m_tile * kRows + warpgroup) * 64;
+    for (int first = 0; first < kColumns; first += P::kColumnsOfOne, turn ^= 1, any = true) {
+      const int n = n_tile * kColumns + first;
+      const std::uint32_t piece = staging + turn * P::kBytes;
+      meet(barrier_of(kStaged + turn, warpgroup), kStoringThreads);
+      if (!a.y_by_copy_engine) {
+        store_piece<P, Element>(a, piece, m, n);
+      } else if (first_lane) {
+        if (m < a.M && n < a.N) write_box(y, n, m, piece);
         copies_commit();
-        copies_read<0>();
+        copies_read<1>();  // the piece before
       }
       __syncwarp();
-      announce(barrier_of<Meeting::kFree>(warpgroup), kWarpgroup + 32);
+      if (any) announce(barrier_of(kFree + (turn ^ 1), warpgroup), kStoringThreads);
     }
   }
+  if (first_lane) copies_read<0>();  // before the staging ends with the CTA
 }
 
 template <int kRows, int kColumns>
@@ -400,10 +398,9 @@ __device__ __forceinline__ void multiply_tiles(const S8W8Arguments& a, const S8W
   Tiles tiles(a, 64 * kRows, kColumns, rank);
   Stage stage;
   Scaling<kColumns> scaling;
-  int m_tile, n_tile;
+  int m_tile, n_tile, turn = 0;
   ptx::wait_for_predecessor();
-  bool more = tiles.next(m_tile, n_tile);
-  for (int turn = 0; more; turn ^= 1) {
+  for (bool more = tiles.next(m_tile, n_tile); more;) {
     std::int32_t sums[kColumns / 2];
     int previous = 0;
     for (int block = 0; block < blocks; ++block) {
@@ -429,15 +426,15 @@ __device__ __forceinline__ void multiply_tiles(const S8W8Arguments& a, const S8W
     wgmma_wait<0>();
     fence_registers(sums);
     if (tells) barrier_arrive(shared.empty + previous * 8, told);
-    scaling.share(shared.of_columns(warpgroup, turn), warpgroup, biased);
-    stage_sums<kColumns>(a.y_dtype, biased, sums, shared.staging_of(warpgroup), warpgroup, scaling);
+    scaling.share(shared.columns_of(warpgroup, biased), warpgroup, biased);
+    stage_sums<kColumns>(a.y_dtype, biased, sums, shared.staging_of(warpgroup), warpgroup, scaling, turn);
   }
   // The answer to the storing warp's last word: barriers are left as they were found.
-  announce(barrier_of<Meeting::kFree>(warpgroup), kWarpgroup + 32);
+  announce(barrier_of(kFree + turn, warpgroup), kStoringThreads);
 }
 
-template <int kRows, int kColumns, int kPerSm>
-__global__ void __launch_bounds__(kWarpgroup*(kRows + 1), kPerSm)
+template <int kRows, int kColumns>
+__global__ void __launch_bounds__(kWarpgroup*(kRows + 1), 1)
     s8_w8_kernel(const __grid_constant__ S8W8Arguments a, const __grid_constant__ CUtensorMap x,
                  const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap y) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

@@ -173,7 +173,7 @@ bool quantize_whole_rows(const MatrixView& x, const MutableMatrixView& q, const 
   constexpr std::int64_t kManyRows = 512, kMaxThreads = 1024, kEnoughThreads = 256;
   const std::int64_t vectors = row_bytes(x.dtype, x.cols) / 16;
   const auto launch = [&](auto kernel, int per_thread) {
-    const std::int64_t threads = std::max<std::int64_t>(1, (vectors + per_thread * 32 - 1) / (per_thread * 32)) * 32;
+    const std::int64_t threads = std::max<std::int64_t>((vectors + per_thread * 32 - 1) / (per_thread * 32), 1) * 32;
     cuda::launch(kernel, dim3(static_cast<unsigned>(x.rows)), dim3(static_cast<unsigned>(threads)), 0, stream, {},
                  static_cast<const char*>(x.data), x.stride, static_cast<std::int8_t*>(q.data), q.stride,
                  static_cast<char*>(scale.data), scale.stride, static_cast<int>(vectors));

@@ -1,0 +1,87 @@
+#include "gemm/cuda/s8_w8_sm90.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+#include "core/cuda_launch.cuh"
+#include "gemm/cuda/s8_w8_sm90_kernel.cuh"
+#include "gemm/cuda/tensor_map.h"
+
+namespace octavo {
+namespace {
+
+using sm90::S8W8Arguments;
+using sm90::S8W8Shared;
+
+// A tile of y that there is a kernel for: 64 `rows` times `columns`.
+struct Tile {
+  int rows;
+  int columns;
+  void (*launch)(const Arguments& a, S8W8Arguments arguments);
+};
+
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+template <int kRows, int kColumns>
+void launch_tile(const Arguments& a, S8W8Arguments s) {
+  using Shared = S8W8Shared<kRows, kColumns>;
+  const cuda::Gpu* gpu = *cuda::gpu(a.x.device);
+  const bool biased = s.epilogue.bias != nullptr;
+  s.cluster_m = s.cluster_n = 1;
+  s.group_m = 16;
+  s.x_box = std::min(64 * kRows, (s.M + 7) / 8 * 8);
+  s.w_box = kColumns;
+  s.stages = 1;
+  while (s.stages < sm90::kMaxStages && Shared::bytes(s.x_box, s.stages + 1, biased) <= gpu->max_shared_memory) ++s.stages;
+  const int element_bytes = bits_of(a.y.dtype) / 8;
+  const int row_bytes = element_bytes == 2 ? sm90::Pieces<kColumns, 2>::kRowBytes : sm90::Pieces<kColumns, 4>::kRowBytes;
+  CUtensorMap x = {}, w = {}, y = {};
+  if (!cuda::map_tensor(a.x.data, 1, s.M, s.K, a.x.stride, {sm90::kBlockK, s.x_box, sm90::kBlockK}, x)) return;
+  if (!cuda::map_tensor(a.w.q.data, 1, s.N, s.K, a.w.q.stride, {sm90::kBlockK, s.w_box, sm90::kBlockK}, w)) return;
+  if (s.y_by_copy_engine && !cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride,
+                                              {row_bytes / element_bytes, 64, row_bytes}, y)) {
+    return;
+  }
+  const int tiles = ceil_div(s.M, 64 * kRows) * ceil_div(s.N, kColumns);
+  cuda::launch(sm90::s8_w8_kernel<kRows, kColumns>, dim3(static_cast<unsigned>(std::min(tiles, gpu->num_sms))),
+               dim3(sm90::kWarpgroup * (kRows + 1)), static_cast<std::size_t>(Shared::bytes(s.x_box, s.stages, biased)),
+               a.stream, {}, s, x, w, y);
+}
+
+constexpr Tile kTiles[] = {
+    {1, 64, launch_tile<1, 64>},   {1, 128, launch_tile<1, 128>}, {2, 64, launch_tile<2, 64>},  {2, 128, launch_tile<2, 128>},
+    {2, 192, launch_tile<2, 192>}, {2, 224, launch_tile<2, 224>}, {2, 256, launch_tile<2, 256>},
+};
+
+// The tile that takes the least time, in cycles of an SM: its rounds of tiles, each as long as the products or the copies of
+// its blocks, whichever is longer, and what its end costs. Measured on an H200: docs/gpu-int8.md.
+const Tile& choose(int M, int N, int K, int num_sms) {
+  const auto cycles = [&](const Tile& tile) {
+    const int rounds = ceil_div(ceil_div(M, 64 * tile.rows) * ceil_div(N, tile.columns), num_sms);
+    const double products = 2.1 * tile.rows * tile.columns;
+    const double copies = (std::min(64 * tile.rows, M) + tile.columns) * sm90::kBlockK / 60.0;
+    return rounds * (ceil_div(K, sm90::kBlockK) * std::max(products, copies) + 800 + 12 * tile.columns);
+  };
+  return *std::min_element(std::begin(kTiles), std::end(kTiles),
+                           [&](const Tile& a, const Tile& b) { return cycles(a) < cycles(b); });
+}
+
+}  // namespace
+
+void cuda_s8_w8_sm90(const Arguments& a, Parallel& /*parallel*/) {
+  S8W8Arguments s = {};
+  s.M = static_cast<int>(a.x.rows);
+  s.N = static_cast<int>(a.w.q.rows);
+  s.K = static_cast<int>(a.x.cols);
+  s.y = a.y.data;
+  s.y_stride = a.y.stride;
+  s.y_dtype = a.y.dtype;
+  // The engine writes 16 bytes at a time, also where a row ends within them.
+  s.y_by_copy_engine = reinterpret_cast<std::uintptr_t>(a.y.data) % 16 == 0 && (s.M == 1 || a.y.stride % 16 == 0) &&
+                       row_bytes(a.y.dtype, s.N) % 16 == 0;
+  s.epilogue = cuda::epilogue_of(a);
+  choose(s.M, s.N, s.K, (*cuda::gpu(a.x.device))->num_sms).launch(a, s);
+}
+
+}  // namespace octavo

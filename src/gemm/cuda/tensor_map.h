@@ -1,0 +1,23 @@
+// Maps of matrices for Hopper's tensor copy engine.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+namespace octavo::cuda {
+
+// What the engine copies at a time: `rows` of `columns` elements, which stand in shared memory in rows of `swizzle` bytes (64
+// or 128), swizzled by that many.
+struct Box {
+  int columns;
+  int rows;
+  int swizzle;
+};
+
+// Makes the map of a matrix [rows, columns] of elements of 1, 2 or 4 bytes, whose address and, where there are several rows,
+// stride (bytes) are multiples of 16. Returns whether it could; if not, why is noted (core/cuda.h).
+bool map_tensor(const void* data, int element_bytes, std::int64_t rows, std::int64_t columns, std::int64_t stride,
+                const Box& box, CUtensorMap& map);
+
+}  // namespace octavo::cuda
