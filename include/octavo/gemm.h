@@ -90,6 +90,10 @@ Status linear(const MatrixView& x, const QuantizedWeight& w, const MatrixView& b
 Status linear(const MatrixView& x, const PackedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
               Parallel& parallel = serial());
 
+// The same on CUDA.
+Status linear(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+              Stream stream);
+
 // x [M, K] int8 with x_scale [M, 1] or [1, 1] float32; w [N, K] int8 with w_scale [N, 1] or [1, 1]; bias as above; y [M, N]
 // float32, float16, bfloat16; or int32, the raw sums, which takes neither scales nor bias. K <= kMaxIntegerK.
 Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixView& w, const MatrixView& w_scale,

@@ -61,11 +61,19 @@ struct QuantizeOptions {
 Status quantize(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out,
                 Parallel& parallel = serial());
 
+// The same on the CUDA device that w and out are on; see gemm.h for what a Stream means. Clip::kAbsmax without tensor_range,
+// q one a byte, and not asymmetric per tensor. Nothing waits for the device, so NaN or Inf in w is no error here: its slice
+// gets scale NaN and q = 0, and one whose scale overflows gets scale Inf. Whoever cannot rule that out looks at the scales.
+Status quantize(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out, Stream stream);
+
 // Least and greatest value of w, both including 0. Fails on NaN or Inf, naming row and column.
 Result<Range> range_of(const MatrixView& w, Parallel& parallel = serial());
 
 // out[n, k] = (q - zero_point) * scale in float32, rounded once to out's type (float32, float16 or bfloat16).
 Status dequantize(const QuantizedWeight& w, const MutableMatrixView& out, Parallel& parallel = serial());
+
+// The same on the CUDA device that w and out are on.
+Status dequantize(const QuantizedWeight& w, const MutableMatrixView& out, Stream stream);
 
 // Sums from which the error metrics follow; sums of blocks of rows add up in ascending order of rows.
 struct ErrorSums {

@@ -91,21 +91,41 @@ def _linear_w8a8(x, q, scale, bias):
     return _scaled_mm(x_q, q, x_scale, scale, bias, x.dtype)
 
 
+_pack_on_cpu, _unpack_on_cpu = _on_cpu(_ops.pack), _on_cpu(_ops.unpack)
+
+
+def _pack(q):
+    if q.ndim != 2 or q.dtype not in (torch.int8, torch.uint8):
+        return _pack_on_cpu(q)  # which says what is wrong
+    nibbles = ((q + 8).view(torch.uint8) if q.dtype == torch.int8 else q) & 15
+    nibbles = torch.nn.functional.pad(nibbles, (0, q.shape[1] % 2))
+    return nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
+
+
+def _unpack(packed, K, symmetric):
+    if packed.ndim != 2 or packed.dtype != torch.uint8 or packed.shape[1] != (K + 1) // 2:
+        return _unpack_on_cpu(packed, K, symmetric)
+    q = torch.stack((packed & 15, packed >> 4), dim=-1).reshape(packed.shape[0], -1)[:, :K].contiguous()
+    return q.view(torch.int8) - 8 if symmetric else q
+
+
 COMPOSED = {
     "dequantize": _dequantize,
     "linear": _linear,
     "linear_w8a8": _linear_w8a8,
     "matmul": _matmul,
+    "pack": _pack,
     "quantize_per_token": _quantize_per_token,
     "scaled_mm": _scaled_mm,
+    "unpack": _unpack,
 }
 
 # Those that a library built with CUDA registers itself: src/torch/cuda_ops.cpp.
-IN_LIBRARY = ("linear_w8a8", "matmul", "quantize_per_token", "scaled_mm")
+IN_LIBRARY = ("dequantize", "linear", "linear_w8a8", "matmul", "quantize", "quantize_per_token", "scaled_mm")
 
 
 THROUGH_CPU = [
-    *("quantize", "pack", "unpack", "linear_w4a8", "linear_llm_int8"),
+    *("quantize", "linear_w4a8", "linear_llm_int8"),
     # Packed weights are the CPU's; that they meet CUDA tensors is not meant to happen.
     *("pack_weight", "unpack_weight", "dequantize_packed"),
     *("linear_packed", "linear_w8a8_packed", "linear_w4a8_packed", "linear_llm_int8_packed"),

@@ -139,6 +139,15 @@ Status linear(const MatrixView& x, const PackedWeight& w, const MatrixView& bias
   return run_linear(with_packed(x, w, bias, y), parallel);
 }
 
+Status linear(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
+              Stream stream) {
+  Arguments a = {x, {}, w, bias, y};
+  a.stream = stream;
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_linear(a));
+  return run_on_cuda(Op::kLinear, a);
+}
+
 Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixView& w, const MatrixView& w_scale,
                  const MatrixView& bias, const MutableMatrixView& y, Parallel& parallel) {
   const WeightFormat format = {8, true, w_scale.rows == 1 ? kPerTensor : kPerChannel};

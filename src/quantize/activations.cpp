@@ -1,10 +1,8 @@
-#include "quantize/cuda/activations.h"
 
 #include <algorithm>
 #include <cstring>
 #include <limits>
 
-#include "core/cuda.h"
 #include "core/fp_env.h"
 #include "core/macros.h"
 #include "octavo/quantize.h"
@@ -42,21 +40,6 @@ Status quantize_per_token(const MatrixView& x, std::int64_t group_size, const Mu
     }
   });
   return {};
-}
-
-Status quantize_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
-                          const MutableMatrixView& scale, Stream stream) {
-  OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
-  OCTAVO_RETURN_IF_ERROR(check_per_token(x, group_size, q, scale));
-  OCTAVO_RETURN_IF_ERROR(cuda::ready(x.device));
-  if (scale.empty()) return {};
-#if OCTAVO_HAVE_CUDA
-  const cuda::DeviceGuard guard(x.device);
-  cuda_quantize_per_token(x, group_size, q, scale, stream);
-#else
-  (void)stream;
-#endif
-  return cuda::take_error();
 }
 
 }  // namespace octavo

@@ -93,8 +93,8 @@ Status check_zero_points(const QuantizedWeight& w, std::int64_t n) {
 }
 
 Status check_quantize(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out) {
-  OCTAVO_RETURN_IF_ERROR(check_float(w, "weight"));
-  OCTAVO_RETURN_IF_ERROR(check_weight(as_const(out)));
+  OCTAVO_RETURN_IF_ERROR(check_float(w, "weight", w.device));
+  OCTAVO_RETURN_IF_ERROR(check_weight(as_const(out), w.device));
   OCTAVO_RETURN_IF_ERROR(check_shape(as_const(out.q), "q", w.rows, w.cols));
   if (!(options.percentile > 0 && options.percentile <= 100)) {
     return invalid("percentile is {}; it must be above 0 and at most 100", options.percentile);
@@ -115,8 +115,8 @@ Status check_quantize(const MatrixView& w, const QuantizeOptions& options, const
 }
 
 Status check_dequantize(const QuantizedWeight& w, const MutableMatrixView& out) {
-  OCTAVO_RETURN_IF_ERROR(check_weight(w));
-  OCTAVO_RETURN_IF_ERROR(check_float(as_const(out), "output"));
+  OCTAVO_RETURN_IF_ERROR(check_weight(w, w.q.device));
+  OCTAVO_RETURN_IF_ERROR(check_float(as_const(out), "output", w.q.device));
   return check_shape(as_const(out), "output", w.q.rows, w.q.cols);
 }
 

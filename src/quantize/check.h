@@ -5,11 +5,12 @@
 
 namespace octavo {
 
+// All operands on the device of the first.
 Status check_quantize(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out);
 Status check_dequantize(const QuantizedWeight& w, const MutableMatrixView& out);
 Status check_errors(const MatrixView& original, const QuantizedWeight& w);
 Status check_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
-                       const MutableMatrixView& scale);  // all on x's device
+                       const MutableMatrixView& scale);
 
 // Whether q, scale and zero_point of w agree with its format.
 Status check_weight(const QuantizedWeight& w, const Device& device = {});

@@ -156,6 +156,7 @@ Status quantize_tensor(const MatrixView& w, const QuantizeOptions& options, cons
 }  // namespace
 
 Status quantize(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(w, "weight"));
   OCTAVO_RETURN_IF_ERROR(check_quantize(w, options, out));
   const ExactFloatScope exact;
   if (out.format.group_size == kPerTensor) return quantize_tensor(w, options, out, parallel);
@@ -189,6 +190,7 @@ Result<Range> range_of(const MatrixView& w, Parallel& parallel) {
 }
 
 Status dequantize(const QuantizedWeight& w, const MutableMatrixView& out, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(w.q, "q"));
   OCTAVO_RETURN_IF_ERROR(check_dequantize(w, out));
   const std::int64_t length = slice_length(w.format, out.cols);
   parallel.run(0, out.rows, row_grain(out.cols), [&](std::int64_t begin, std::int64_t end) {

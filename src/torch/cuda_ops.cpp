@@ -4,8 +4,14 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <cmath>
 #include <tuple>
 
+#include "gemm/check.h"
+#include "gemm/kernels.h"
+#include "torch/dequantize_matmul.h"
+#include "torch/quantize_ops.h"
 #include "torch/tensors.h"
 
 namespace octavo::torch_ops {
@@ -89,10 +95,72 @@ Tensor linear_w8a8_op(const Tensor& x, const Tensor& q, const Tensor& scale, con
   return y;
 }
 
+// Waits for the device.
+bool all_finite(const Tensor& values) {
+  const Tensor here = torch::stable::to(values, torch::stable::Device(torch::headeronly::DeviceType::CPU));
+  const auto* first = static_cast<const float*>(here.const_data_ptr());
+  return std::all_of(first, first + here.numel(), [](float value) { return std::isfinite(value); });
+}
+
+// What the GPU does not quantize, and weights that have a NaN, an Inf or too large a scale (whose place the error then
+// names), go through the CPU. The only operator here that waits: weights are quantized once.
+std::tuple<Tensor, Tensor, Tensor> quantize_op(const Tensor& weight, int64_t num_bits, bool symmetric, int64_t group_size,
+                                               int64_t clip, double percentile, ScalarType scale_dtype) {
+  check_quantize_arguments(weight, group_size, clip);
+  const Device device = cuda_device_of(weight);
+  const WeightFormat format = {static_cast<int>(num_bits), symmetric, group_size};
+  if (static_cast<Clip>(clip) == Clip::kAbsmax && (symmetric || group_size != kPerTensor)) {
+    const Tensor w = as_contiguous(weight);
+    QuantizedTensors out(w.size(0), w.size(1), format, device);
+    QuantizeOptions options;
+    options.scale_dtype = dtype_of(scale_dtype, "scale");
+    check(quantize(matrix_of(w, "weight"), options, out.view, stream_on(device)));
+    if (all_finite(out.scale)) return {out.q, out.scale, out.zero_point};
+  }
+  const Tensor here = torch::stable::to(weight, torch::stable::Device(torch::headeronly::DeviceType::CPU));
+  const auto [q, scale, zero_point] = quantize_on_cpu(here, num_bits, symmetric, group_size, clip, percentile, scale_dtype);
+  const auto back = [&](const Tensor& tensor) { return torch::stable::to(tensor, weight.device()); };
+  return {back(q), back(scale), back(zero_point)};
+}
+
+Tensor dequantize_op(const Tensor& q, const Tensor& scale, const std::optional<Tensor>& zero_point, int64_t num_bits,
+                     int64_t group_size, bool packed, int64_t K, ScalarType dtype) {
+  const Device device = device_of(q, "q");
+  const Weight weight(q, scale, zero_point, num_bits, group_size, packed, K);
+  Tensor out = new_tensor({weight.rows(), K}, dtype, device);
+  check(dequantize(weight.view(), mutable_matrix_of(out, "output"), stream_on(device)));
+  return out;
+}
+
+Tensor linear_op(const Tensor& x, const Tensor& q, const Tensor& scale, const std::optional<Tensor>& zero_point,
+                 const std::optional<Tensor>& bias, int64_t num_bits, int64_t group_size, bool packed) {
+  const Device device = cuda_device_of(x);
+  const Tensor in = as_contiguous(x);
+  const MatrixView rows = matrix_of(in, "x");
+  const Weight weight(q, scale, zero_point, num_bits, group_size, packed, rows.cols);
+  const Bias b(bias);
+  Tensor y = new_tensor(with_last(in, weight.rows()), in.scalar_type(), device);
+  Arguments a = {rows, {}, weight.view(), b.view(), mutable_matrix_of(y, "y")};
+  a.stream = stream_on(device);
+  check(check_linear(a));
+  const Problem problem = problem_of(Op::kLinear, a);
+  const Result<const Kernel*> kernel = find_kernel(problem);
+  check(kernel.status());
+  if (too_large_for((*kernel)->name, problem)) {
+    dequantize_matmul(in, a);
+  } else {
+    check(run_kernel(**kernel, a, torch_threads()));
+  }
+  return y;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(octavo, CUDA, m) {
+  m.impl("quantize", TORCH_BOX(&quantize_op));
+  m.impl("dequantize", TORCH_BOX(&dequantize_op));
   m.impl("quantize_per_token", TORCH_BOX(&quantize_per_token_op));
+  m.impl("linear", TORCH_BOX(&linear_op));
   m.impl("scaled_mm", TORCH_BOX(&scaled_mm_op));
   m.impl("matmul", TORCH_BOX(&matmul_op));
   m.impl("linear_w8a8", TORCH_BOX(&linear_w8a8_op));

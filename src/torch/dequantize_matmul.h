@@ -4,16 +4,20 @@
 
 #include <string_view>
 
+#include "gemm/arguments.h"
 #include "torch/tensors.h"
 
 namespace octavo::torch_ops {
 
-inline constexpr std::string_view kDequantizeMatmul = "cpu_dequantize_matmul";
+// What select_kernel calls these products.
+constexpr std::string_view dequantize_matmul_name(const Device& device) {
+  return device.type == DeviceType::kCpu ? "cpu_dequantize_matmul" : "cuda_dequantize_matmul";
+}
 
 // Whether a weight-only product is too large for a kernel: the reference ones are for small products only.
 bool too_large_for(std::string_view kernel, const Problem& problem);
 
-// y [M, N] = x [M, K] · Wᵀ (+ bias).
-void dequantize_matmul(const Tensor& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y);
+// Op::kLinear of checked arguments, whose x is a view of the tensor; on CUDA on a.stream, which is torch's current one.
+void dequantize_matmul(const Tensor& x, const Arguments& a);
 
 }  // namespace octavo::torch_ops

@@ -23,7 +23,7 @@ Tensor linear_op(const Tensor& x, const Tensor& q, const Tensor& scale, const st
   const Result<const Kernel*> kernel = find_kernel(problem);
   check(kernel.status());
   if (too_large_for((*kernel)->name, problem)) {
-    dequantize_matmul(in, a.w, a.bias, a.y);
+    dequantize_matmul(in, a);
   } else {
     check(run_kernel(**kernel, a, torch_threads()));
   }
@@ -114,7 +114,7 @@ std::string select_kernel_op(int64_t op, ScalarType activation, int64_t num_bits
   problem.layout = static_cast<Layout>(layout);
   const Result<Selection> selection = select_kernel(problem);
   check(selection.status());
-  return std::string(too_large_for(selection->kernel, problem) ? kDequantizeMatmul : selection->kernel);
+  return std::string(too_large_for(selection->kernel, problem) ? dequantize_matmul_name(problem.device) : selection->kernel);
 }
 
 bool has_cuda_op() { return OCTAVO_HAVE_CUDA; }

@@ -1,31 +1,37 @@
-#include <tuple>
-
-#include "torch/tensors.h"
+#include "torch/quantize_ops.h"
 
 namespace octavo::torch_ops {
-namespace {
 
-std::tuple<Tensor, Tensor, Tensor> quantize_op(const Tensor& weight, int64_t num_bits, bool symmetric, int64_t group_size,
-                                               int64_t clip, double percentile, ScalarType scale_dtype) {
+QuantizedTensors::QuantizedTensors(int64_t N, int64_t K, const WeightFormat& format, const Device& device)
+    : q(new_tensor({N, K}, format.symmetric ? ScalarType::Char : ScalarType::Byte, device)),
+      scale(new_tensor({format.group_size == kPerTensor ? 1 : N, format.groups(K)}, ScalarType::Float, device)),
+      zero_point(new_tensor(format.symmetric ? std::vector<int64_t>{0} : std::vector<int64_t>{scale.size(0), scale.size(1)},
+                            ScalarType::Byte, device)),
+      view{format, mutable_matrix_of(q, "q"), mutable_matrix_of(scale, "scale"), {}} {
+  if (!format.symmetric) view.zero_point = mutable_matrix_of(zero_point, "zero_point");
+}
+
+void check_quantize_arguments(const Tensor& weight, int64_t group_size, int64_t clip) {
   require(weight.dim() == 2, "the weight has ", weight.dim(), " dimensions; it must be [N, K]");
-  require(clip >= 0 && clip <= 2, "octavo: clip is 0 (absmax), 1 (mse) or 2 (percentile), not ", clip);
+  require(clip >= 0 && clip <= 2, "clip is 0 (absmax), 1 (mse) or 2 (percentile), not ", clip);
   require(group_size >= kPerChannel, group_size, " is not a group size");
+}
+
+std::tuple<Tensor, Tensor, Tensor> quantize_on_cpu(const Tensor& weight, int64_t num_bits, bool symmetric,
+                                                   int64_t group_size, int64_t clip, double percentile,
+                                                   ScalarType scale_dtype) {
+  check_quantize_arguments(weight, group_size, clip);
   const Tensor w = as_contiguous(weight);
-  const WeightFormat format = {static_cast<int>(num_bits), symmetric, group_size};
-  const int64_t rows = group_size == kPerTensor ? 1 : w.size(0);
-  const int64_t cols = format.groups(w.size(1));
-  Tensor q = new_tensor({w.size(0), w.size(1)}, symmetric ? ScalarType::Char : ScalarType::Byte);
-  Tensor scale = new_tensor({rows, cols}, ScalarType::Float);
-  Tensor zero_point = new_tensor(symmetric ? std::vector<int64_t>{0} : std::vector<int64_t>{rows, cols}, ScalarType::Byte);
+  QuantizedTensors out(w.size(0), w.size(1), {static_cast<int>(num_bits), symmetric, group_size});
   QuantizeOptions options;
   options.clip = static_cast<Clip>(clip);
   options.percentile = percentile;
   options.scale_dtype = dtype_of(scale_dtype, "scale");
-  MutableQuantizedWeight out = {format, mutable_matrix_of(q, "q"), mutable_matrix_of(scale, "scale"), {}};
-  if (!symmetric) out.zero_point = mutable_matrix_of(zero_point, "zero_point");
-  check(quantize(matrix_of(w, "weight"), options, out, torch_threads()));
-  return {q, scale, zero_point};
+  check(quantize(matrix_of(w, "weight"), options, out.view, torch_threads()));
+  return {out.q, out.scale, out.zero_point};
 }
+
+namespace {
 
 Tensor dequantize_op(const Tensor& q, const Tensor& scale, const std::optional<Tensor>& zero_point, int64_t num_bits,
                      int64_t group_size, bool packed, int64_t K, ScalarType dtype) {
@@ -81,7 +87,7 @@ std::vector<int64_t> parse_scheme_op(std::string text) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(octavo, CPU, m) {
-  m.impl("quantize", TORCH_BOX(&quantize_op));
+  m.impl("quantize", TORCH_BOX(&quantize_on_cpu));
   m.impl("dequantize", TORCH_BOX(&dequantize_op));
   m.impl("pack", TORCH_BOX(&pack_op));
   m.impl("unpack", TORCH_BOX(&unpack_op));

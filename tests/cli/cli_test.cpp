@@ -161,7 +161,8 @@ TEST_F(Program, BenchmarksKernelsByName) {
   const std::vector<std::string> all = kernels_of("all");
   for (const Json& kernel : Json::parse(run({"kernels", "--json"}).out)) {
     const std::string name = kernel["name"];
-    EXPECT_TRUE(!name.ends_with("_reference") || std::find(all.begin(), all.end(), name) != all.end()) << name;
+    if (kernel["device"] != "cpu" || !name.ends_with("_reference")) continue;
+    EXPECT_TRUE(std::find(all.begin(), all.end(), name) != all.end()) << name;
   }
 }
 

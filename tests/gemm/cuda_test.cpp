@@ -11,6 +11,7 @@
 #include "device_memory.h"
 #include "gemm/check.h"
 #include "gemm/kernels.h"
+#include "gemm/reference.h"
 #include "matrix.h"
 
 namespace octavo {
@@ -342,6 +343,56 @@ TEST_F(CudaScaledMm, MatmulScalesByAlpha) {
     EXPECT_TRUE(y.download(found.mut())) << row->name;
     EXPECT_TRUE(found == expected) << row->name;
   }
+}
+
+// The plain rows for weight-only products sum in fp64 in the order of reference::linear(), so they give its bits.
+TEST_F(Cuda, LinearReferenceGivesTheCpuReferencesBits) {
+  struct Shape {
+    std::int64_t M, N, K;
+  };
+  Dice dice(5);
+  int taken = 0;
+  for (const auto& [M, N, K] : {Shape{1, 1, 1}, Shape{2, 3, 0}, Shape{3, 17, 33}, Shape{7, 64, 130}, Shape{20, 33, 515}}) {
+    for (const int bits : {8, 6, 4, 3}) {
+      for (const std::int64_t group : {kPerTensor, kPerChannel, std::int64_t{32}, std::int64_t{7}}) {
+        for (const bool symmetric : {true, false}) {
+          for (const bool two_a_byte : {false, true}) {
+            if (two_a_byte && bits > 4) continue;
+            test::Quantized w({bits, symmetric, group}, N, K, two_a_byte);
+            ASSERT_TRUE(quantize(random_float(DType::kFloat32, N, K, 1).view(), {}, w.mut()).ok());
+            const DType x_dtype = dice.pick(kFloats);
+            const DType y_dtype = dice.pick(kFloats);
+            const Matrix x = random_float(x_dtype, M, K, 2, test::Fill::kWide);
+            const Matrix bias = random_float(dice.pick(kFloats), 1, N, 3);
+            Matrix expected(y_dtype, M, N), found(y_dtype, M, N);
+            Arguments a = {x.view(), {}, w.view(), dice.below(2) == 0 ? bias.view() : MatrixView(), expected.mut()};
+            reference::linear(a, serial());
+
+            const DeviceMatrix dx(x.view(), 3), dq(w.q.view()), ds(w.scale.view()), dz(w.zero_point.view()), db(bias.view());
+            DeviceMatrix y(y_dtype, M, N, 5);
+            a = {dx.view(),
+                 {},
+                 {w.format, dq.view(), ds.view(), symmetric ? MatrixView() : dz.view()},
+                 a.bias.data == nullptr ? MatrixView() : db.view(),
+                 y.mut()};
+            ASSERT_TRUE(check_linear(a).ok()) << check_linear(a).message();
+            for (const Kernel& row : kernel_table()) {
+              if (row.op != Op::kLinear || row.device != DeviceType::kCuda || !row.name.ends_with("_reference")) continue;
+              if (!row.refuses(problem_of(Op::kLinear, a)).empty()) continue;
+              const Status status = run_kernel(row, a, serial());
+              ASSERT_TRUE(status.ok()) << status.message();
+              ASSERT_TRUE(y.download(found.mut())) << row.name;
+              ASSERT_TRUE(found == expected)
+                  << row.name << ' ' << M << 'x' << N << 'x' << K << ' ' << bits << " bits, groups of " << group << ' '
+                  << to_string(x_dtype) << " to " << to_string(y_dtype);
+              ++taken;
+            }
+          }
+        }
+      }
+    }
+  }
+  EXPECT_GT(taken, 100);
 }
 
 // On streams of their own, captured into a graph, and from several host threads at once.

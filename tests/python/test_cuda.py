@@ -54,6 +54,55 @@ def test_quantizing_a_cuda_weight_gives_the_cpus_bits(scheme, dtype):
         assert torch.equal(tensor.cpu(), expected[name]), name
 
 
+FORMATS = [(8, True, -1), (8, True, 0), (8, False, 0), (8, False, 48), (4, True, 32), (4, False, 16), (3, False, -1)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale_dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("num_bits", "symmetric", "group_size"), FORMATS)
+def test_quantize_pack_and_dequantize_give_the_cpus_bits(num_bits, symmetric, group_size, scale_dtype, dtype):
+    weight = torch.randn(40, 131).to(dtype) * torch.logspace(-5, 2, 40).to(dtype)[:, None]
+    weight[3] = 0
+    weight[4] = weight[4].abs()
+    arguments = (weight, num_bits, symmetric, group_size, 0, 99.9, scale_dtype)
+    expected = torch.ops.octavo.quantize(*arguments)
+    found = on_cuda(torch.ops.octavo.quantize, *arguments)
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    q, scale, zero_point = expected
+    zero_point = None if symmetric else zero_point
+    for packed in (False, True)[: 1 + (num_bits <= 4)]:
+        if packed:
+            assert torch.equal(on_cuda(torch.ops.octavo.unpack, torch.ops.octavo.pack(q), 131, symmetric)[0], q)
+            assert torch.equal(on_cuda(torch.ops.octavo.pack, q)[0], torch.ops.octavo.pack(q))
+        stored = torch.ops.octavo.pack(q) if packed else q
+        for out in (torch.float32, torch.float16, torch.bfloat16):
+            form = (stored, scale, zero_point, num_bits, group_size, packed, 131, out)
+            assert torch.equal(torch.ops.octavo.dequantize(*form), on_cuda(torch.ops.octavo.dequantize, *form)[0])
+        # Small enough for the plain kernel, which sums as the CPU's does.
+        x = torch.randn(3, 131).to(dtype)
+        product = (x, stored, scale, zero_point, torch.randn(40).to(dtype), num_bits, group_size, packed)
+        y = on_cuda(torch.ops.octavo.linear, *product)[0]
+        torch.testing.assert_close(y, torch.ops.octavo.linear(*product), rtol=4 * torch.finfo(dtype).eps, atol=1e-2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("group_size", [0, -1, 32])
+def test_weights_that_are_not_finite_are_errors_that_name_the_place(value, group_size):
+    weight = torch.randn(6, 96)
+    weight[2, 40] = value
+    with pytest.raises(RuntimeError, match=r"element \[2, 40\]"):
+        torch.ops.octavo.quantize(weight.cuda(), 8, True, group_size, 0, 99.9, torch.float32)
+    with pytest.raises(RuntimeError, match="overflows float16"):
+        torch.ops.octavo.quantize(torch.full((2, 32), 1e30).cuda(), 8, True, group_size, 0, 99.9, torch.float16)
+
+
+@pytest.mark.parametrize("clip", [1, 2])
+def test_other_clips_give_the_cpus_bits(clip):
+    arguments = (torch.randn(8, 64), 8, True, -1, clip, 99.0, torch.float32)
+    found = on_cuda(torch.ops.octavo.quantize, *arguments)
+    assert all(torch.equal(a, b) for a, b in zip(torch.ops.octavo.quantize(*arguments), found, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("group_size", [-1, 32])
 def test_quantize_per_token_gives_the_cpus_bits(dtype, group_size):

@@ -131,5 +131,85 @@ TEST_F(CudaQuantizePerToken, Floats) {
   check(x, 128, 0, 0);
 }
 
+class CudaQuantize : public CudaQuantizePerToken {};
+
+// Weights, to and from integers.
+TEST_F(CudaQuantize, WeightsOfAnyFormat) {
+  std::uint32_t seed = 0;
+  for (const int bits : {8, 5, 4, 2}) {
+    for (const std::int64_t group : {kPerTensor, kPerChannel, std::int64_t{32}, std::int64_t{100}}) {
+      for (const bool symmetric : {true, false}) {
+        for (const DType scale_dtype : kFloats) {
+          for (const std::int64_t K : {1, 31, 128, 577, 4100}) {
+            const std::int64_t N = 37;
+            ++seed;
+            constexpr Fill kFills[] = {Fill::kNormal,   Fill::kWide, Fill::kTiny,
+                                       Fill::kZeroRows, Fill::kTies, Fill::kPositive};
+            const DType dtype = kFloats[seed % 3];
+            const Matrix w = test::random_float(dtype, N, K, seed, kFills[seed % std::size(kFills)]);
+            const WeightFormat format = {bits, symmetric, group};
+            QuantizeOptions options;
+            options.scale_dtype = scale_dtype;
+            test::Quantized expected(format, N, K), found(format, N, K);
+            ASSERT_TRUE(quantize(w.view(), options, expected.mut(), *pool_).ok());
+
+            const DeviceMatrix dw(w.view(), seed % 3);
+            DeviceMatrix q(expected.q.view().dtype, N, K, seed % 2), scale(expected.scale.view()),
+                zero(expected.zero_point.view());
+            const MutableQuantizedWeight out = {format, q.mut(), scale.mut(), symmetric ? MutableMatrixView() : zero.mut()};
+            const Status status = quantize(dw.view(), options, out, Stream{});
+            if (!symmetric && group == kPerTensor) {
+              ASSERT_EQ(status.code(), StatusCode::kUnsupported);
+            } else {
+              ASSERT_TRUE(status.ok()) << status.message();
+              EXPECT_TRUE(q.download(found.q.mut()) && scale.download(found.scale.mut()));
+              if (!symmetric) {
+                EXPECT_TRUE(zero.download(found.zero_point.mut()));
+              }
+              ASSERT_TRUE(found == expected)
+                  << bits << " bits, groups of " << group << ", K=" << K << ' ' << to_string(dtype) << ", scales "
+                  << to_string(scale_dtype) << (symmetric ? "" : ", asymmetric");
+            }
+
+            const bool two_a_byte = bits <= 4 && seed % 2 == 0;
+            test::Quantized stored(format, N, K, two_a_byte);
+            ASSERT_TRUE(quantize(w.view(), options, stored.mut(), *pool_).ok());
+            const DType restored = kFloats[seed / 3 % 3];
+            Matrix values(restored, N, K), found_values(restored, N, K);
+            ASSERT_TRUE(dequantize(stored.view(), values.mut(), *pool_).ok());
+            const DeviceMatrix dq(stored.q.view()), ds(stored.scale.view()), dz(stored.zero_point.view());
+            DeviceMatrix dv(restored, N, K, seed % 4);
+            const QuantizedWeight weight = {format, dq.view(), ds.view(), symmetric ? MatrixView() : dz.view()};
+            ASSERT_TRUE(dequantize(weight, dv.mut(), Stream{}).ok());
+            EXPECT_TRUE(dv.download(found_values.mut()));
+            ASSERT_TRUE(found_values == values) << bits << " bits, groups of " << group << ", K=" << K;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(CudaQuantize, SlicesThatAreNotFiniteSaySoInTheirScale) {
+  Matrix w = test::random_float(DType::kFloat32, 4, 64, 1);
+  w.set(1, 40, NAN);
+  w.set(2, 3, 1e30f);  // whose scale overflows float16
+  const DeviceMatrix dw(w.view());
+  DeviceMatrix q(DType::kInt8, 4, 64), scale(DType::kFloat32, 4, 2);
+  QuantizeOptions options;
+  options.scale_dtype = DType::kFloat16;
+  ASSERT_TRUE(quantize(dw.view(), options, {{8, true, 32}, q.mut(), scale.mut(), {}}, Stream{}).ok());
+  Matrix found(DType::kFloat32, 4, 2), integers(DType::kInt8, 4, 64);
+  EXPECT_TRUE(scale.download(found.mut()) && q.download(integers.mut()));
+  for (std::int64_t n = 0; n < 4; ++n) {
+    for (std::int64_t g = 0; g < 2; ++g) {
+      const bool bad = (n == 1 && g == 1) || (n == 2 && g == 0);
+      EXPECT_EQ(std::isfinite(found.view().row<float>(n)[g]), !bad) << n << ' ' << g;
+      if (!bad) continue;
+      for (std::int64_t k = 0; k < 32; ++k) EXPECT_EQ(integers.view().row<std::int8_t>(n)[g * 32 + k], 0);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace octavo

@@ -232,7 +232,7 @@ TEST(Quantize, RefusesWhatDoesNotFit) {
   EXPECT_EQ(message(w.view(), {}, wrong), "q is uint8; it must be int8");
   wrong = good.mut();
   wrong.q.device.type = DeviceType::kCuda;
-  EXPECT_EQ(message(w.view(), {}, wrong), "q is on a CUDA device; this function takes CPU memory");
+  EXPECT_EQ(message(w.view(), {}, wrong), "q is on cuda:0 and other operands on the CPU; all must be on one device");
   wrong = good.mut();
   wrong.scale.data = nullptr;
   EXPECT_EQ(message(w.view(), {}, wrong), "scale has no data");

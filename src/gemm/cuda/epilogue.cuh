@@ -1,11 +1,9 @@
 // From an integer sum to an output on the GPU, with the CPU's bits: gemm/epilogue.h in device code.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstdint>
 
+#include "core/half.cuh"
 #include "gemm/arguments.h"
 
 namespace octavo::cuda {
@@ -46,9 +44,9 @@ __device__ __forceinline__ float x_scale_at(const Epilogue& e, std::int64_t m) {
 __device__ __forceinline__ float bias_at(const Epilogue& e, std::int64_t n) {
   switch (e.bias_dtype) {
     case DType::kFloat16:
-      return __half2float(static_cast<const __half*>(e.bias)[n]);
+      return to_float(static_cast<const __half*>(e.bias)[n]);
     case DType::kBFloat16:
-      return __bfloat162float(static_cast<const __nv_bfloat16*>(e.bias)[n]);
+      return to_float(static_cast<const __nv_bfloat16*>(e.bias)[n]);
     default:
       return static_cast<const float*>(e.bias)[n];
   }
@@ -57,18 +55,6 @@ __device__ __forceinline__ float bias_at(const Epilogue& e, std::int64_t n) {
 // float(acc) · s_w[n], · s_x[m], each step rounded to float32. A multiplication by 1 changes no bit.
 __device__ __forceinline__ float scale_sum(std::int32_t acc, float w_scale, float x_scale) {
   return __fmul_rn(__fmul_rn(__int2float_rn(acc), w_scale), x_scale);
-}
-
-// One rounding to the output's type.
-template <class Out>
-__device__ __forceinline__ Out round_to(float t) {
-  if constexpr (std::is_same_v<Out, __half>) {
-    return __float2half_rn(t);
-  } else if constexpr (std::is_same_v<Out, __nv_bfloat16>) {
-    return __float2bfloat16_rn(t);
-  } else {
-    return t;
-  }
 }
 
 // Element [m, n] of y. For std::int32_t it is the sum itself.
@@ -88,16 +74,8 @@ __device__ __forceinline__ Out output_of(const Epilogue& e, std::int64_t m, std:
 // Calls f with a value of the CUDA type that an output's dtype stands for.
 template <class F>
 void visit_output(DType dtype, F&& f) {
-  switch (dtype) {
-    case DType::kInt32:
-      return f(std::int32_t{});
-    case DType::kFloat16:
-      return f(__half{});
-    case DType::kBFloat16:
-      return f(__nv_bfloat16{});
-    default:
-      return f(float{});
-  }
+  if (dtype == DType::kInt32) return f(std::int32_t{});
+  return visit_cuda_float(dtype, f);
 }
 
 }  // namespace octavo::cuda

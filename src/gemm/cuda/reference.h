@@ -8,4 +8,8 @@ namespace octavo {
 
 void cuda_s8_w8_reference(const Arguments& a, Parallel& parallel);
 
+// Weight-only products, in fp64 in ascending order of k: the bits of reference::linear().
+void cuda_float_w8_reference(const Arguments& a, Parallel& parallel);
+void cuda_float_w4_reference(const Arguments& a, Parallel& parallel);
+
 }  // namespace octavo

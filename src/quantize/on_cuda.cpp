@@ -1,0 +1,51 @@
+// quantize.h's functions that take a Stream: they check, and launch.
+#include "core/cuda.h"
+#include "core/error.h"
+#include "core/macros.h"
+#include "octavo/quantize.h"
+#include "quantize/check.h"
+#include "quantize/cuda/activations.h"
+#include "quantize/cuda/weights.h"
+
+namespace octavo {
+namespace {
+
+// Calls launch() on a device, and returns what went wrong.
+template <class Launch>
+Status on_device(const Device& device, const Launch& launch) {
+  OCTAVO_RETURN_IF_ERROR(cuda::ready(device));
+  const cuda::DeviceGuard guard(device);
+  launch();
+  return cuda::take_error();
+}
+
+}  // namespace
+
+Status quantize_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
+                          const MutableMatrixView& scale, Stream stream) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_per_token(x, group_size, q, scale));
+  if (scale.empty()) return {};
+  return on_device(x.device, [&] { cuda_quantize_per_token(x, group_size, q, scale, stream); });
+}
+
+Status quantize(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out, Stream stream) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(w, "weight"));
+  OCTAVO_RETURN_IF_ERROR(check_quantize(w, options, out));
+  if (options.clip != Clip::kAbsmax || options.tensor_range) return unsupported("on CUDA, scales cover the whole range");
+  if (bits_of(out.q.dtype) != 8) return unsupported("on CUDA, q is stored one a byte, not as {}", to_string(out.q.dtype));
+  if (!out.format.symmetric && out.format.group_size == kPerTensor) {
+    return unsupported("on CUDA, asymmetric weights have a scale a channel or group");
+  }
+  if (out.scale.empty()) return {};
+  return on_device(w.device, [&] { cuda_quantize(w, options.scale_dtype, out, stream); });
+}
+
+Status dequantize(const QuantizedWeight& w, const MutableMatrixView& out, Stream stream) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(w.q, "q"));
+  OCTAVO_RETURN_IF_ERROR(check_dequantize(w, out));
+  if (out.empty()) return {};
+  return on_device(out.device, [&] { cuda_dequantize(w, out, stream); });
+}
+
+}  // namespace octavo
