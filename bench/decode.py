@@ -2,10 +2,10 @@
 
     make build && .venv/bin/python bench/decode.py --machine epyc-zen4-2c --threads 2
 
-Configurations of two models with random weights (decoding does not take its time from their values): SmolLM2-135M and a
-Llama of 1.1 billion parameters. Batch 1, greedy, a static cache, tokens a second from the median step; eagerly and, where
-asked for, compiled whole (torch.compile, fullgraph). `rest` is the share of an eager step that is left when the quantized
-linears return zeros at once: Python, attention, norms and the output layer. With a machine's name, writes
+Configurations of two models with random weights (decoding does not take its time from their values): SmolLM2-135M and
+a Llama of 1.1 billion parameters. Batch 1, greedy, a static cache, tokens a second from the median step; eagerly and,
+where asked for, compiled whole (torch.compile, fullgraph). `rest` is the share of an eager step that is left when the
+quantized linears return zeros at once: Python, attention, norms and the output layer. With a machine's name, writes
 bench/results/NAME/decode.json.
 """
 
