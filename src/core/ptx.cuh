@@ -5,8 +5,8 @@ namespace octavo::ptx {
 
 // Programmatic dependent launch: a kernel may start while the one in front of it on the stream still runs, so that it can
 // load its weights meanwhile. What makes that safe, for every kernel of ours:
-// - before wait_for_predecessor() returns, a thread reads at most weights that the caller says no kernel in front of it writes
-//   (Arguments::constant_w). All else, read or written, comes after it, in every thread that does;
+// - before wait_for_predecessor() returns, a thread reads at most weights that, says the caller, no kernel in front of it
+//   writes (Arguments::constant_w). All else, read or written, comes after it, in every thread that does;
 // - launch_dependents() is called only after the thread's own wait has returned. So when a kernel gets past its wait, not
 //   only its predecessor is complete, but everything before that too;
 // - kernels that write weights never call launch_dependents(), and are launched with dependent = false.

@@ -248,14 +248,12 @@ const Kernel kTable[] = {
     {"cpu_llmint8_w8_reference", Op::kLinearLlmInt8, kCpu, kRowMajor, "int8 product and outliers in fp32: plain loops",
      anywhere, any_problem, reference::linear_llm_int8},
 #if OCTAVO_HAVE_CUDA
-    <<<<<<< HEAD {"cuda_float_w8_reference", Op::kLinear, kCuda, kRowMajor,
-       "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64", any_gpu, any_gpu_and_bytes, cuda_float_w8_reference},
+    {"cuda_float_w8_reference", Op::kLinear, kCuda, kRowMajor,
+     "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64", any_gpu, any_gpu_and_bytes, cuda_float_w8_reference},
     {"cuda_float_w4_reference", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", any_gpu,
      any_gpu_and_nibbles, cuda_float_w4_reference},
-=======
     {"cuda_s8_w8_sm90", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8 on Hopper: wgmma, fed by the tensor copy engine",
      needs_hopper, needs_hopper_and_aligned_rows, cuda_s8_w8_sm90},
->>>>>>> main
     {"cuda_s8_w8_sm80", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8 from compute capability 8.0 on: mma.sync",
      needs_ampere, needs_ampere_problem, cuda_s8_w8_sm80},
     {"cuda_s8_w8_reference", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8: each thread one dot product", any_gpu,

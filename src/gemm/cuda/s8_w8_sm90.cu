@@ -1,9 +1,8 @@
-#include "gemm/cuda/s8_w8_sm90.h"
-
 #include <algorithm>
 #include <cstdint>
 
 #include "core/cuda_launch.cuh"
+#include "gemm/cuda/s8_w8_sm90.h"
 #include "gemm/cuda/s8_w8_sm90_kernel.cuh"
 #include "gemm/cuda/tensor_map.h"
 
@@ -38,8 +37,8 @@ void launch_tile(const Arguments& a, S8W8Arguments s) {
   CUtensorMap x = {}, w = {}, y = {};
   if (!cuda::map_tensor(a.x.data, 1, s.M, s.K, a.x.stride, {sm90::kBlockK, s.x_box, sm90::kBlockK}, x)) return;
   if (!cuda::map_tensor(a.w.q.data, 1, s.N, s.K, a.w.q.stride, {sm90::kBlockK, s.w_box, sm90::kBlockK}, w)) return;
-  if (s.y_by_copy_engine && !cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride,
-                                              {row_bytes / element_bytes, 64, row_bytes}, y)) {
+  if (s.y_by_copy_engine &&
+      !cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {row_bytes / element_bytes, 64, row_bytes}, y)) {
     return;
   }
   const int tiles = ceil_div(s.M, 64 * kRows) * ceil_div(s.N, kColumns);
@@ -49,13 +48,14 @@ void launch_tile(const Arguments& a, S8W8Arguments s) {
 }
 
 constexpr Tile kTiles[] = {
-    {1, 64, launch_tile<1, 64>},   {1, 128, launch_tile<1, 128>}, {2, 64, launch_tile<2, 64>},  {2, 128, launch_tile<2, 128>},
-    {2, 192, launch_tile<2, 192>}, {2, 224, launch_tile<2, 224>}, {2, 256, launch_tile<2, 256>},
+    {1, 64, launch_tile<1, 64>},   {1, 128, launch_tile<1, 128>}, {2, 64, launch_tile<2, 64>},
+    {2, 128, launch_tile<2, 128>}, {2, 192, launch_tile<2, 192>}, {2, 224, launch_tile<2, 224>},
+    {2, 256, launch_tile<2, 256>},
 };
 
-// The tile that takes the least time, in cycles of an SM: so many rounds of tiles, each as long as the products of its blocks
-// or their copies, whichever takes longer, and its end. Fitted to every tile's times on an H200, for 11 numbers of rows and six
-// layers: what it picks is 0.3 % slower than the best in the mean, 8 % at most.
+// The tile that takes the least time, in cycles of an SM: so many rounds of tiles, each as long as the products of its
+// blocks or their copies, whichever takes longer, and its end. Fitted to every tile's times on an H200, for 11 numbers of
+// rows and six layers: what it picks is 0.3 % slower than the best in the mean, 8 % at most.
 const Tile& choose(int M, int N, int K, int num_sms) {
   constexpr double kProductsOfRow = 2.0;  // cycles of a block, of 64 rows and a column
   constexpr double kCopiedBytes = 45;     // a cycle

@@ -1,18 +1,20 @@
 // The product of int8 matrices on Hopper: y[M, N] = x[M, K] · w[N, K]ᵀ with scales, warp-specialized and persistent. One CTA
 // an SM takes tile after tile of y:
 //
-//    warpgroups 0 … kRows - 1  multiply 64 rows of the tile each with all its columns (wgmma), sums in registers; then they
-//                              scale and round them into shared memory, and go on to the next tile.
-//    one warp                  of which one thread copies boxes of x and w, 128 bytes along K, into a ring of stages (TMA). It
-//                              runs ahead of the products by the whole ring, into the next tile too.
+//    warpgroups 0 … kRows - 1  multiply 64 rows of the tile each with all its columns (wgmma), sums in registers; then
+//                              they scale and round them into shared memory, and go on to the next tile.
+//    one warp                  of which one thread copies boxes of x and w, 128 bytes along K, into a ring of stages (TMA).
+//                              It runs ahead of the products by the whole ring, into the next tile too.
 //    one warp a warpgroup      copies what that has rounded to y.
 //
-//    ring    | x box  w box | x box  w box | …      full[s]: the boxes of stage s are in; empty[s]: they have been multiplied
+//    ring    | x box  w box | x box  w box | …      full[s]: the boxes of stage s are in
+//                                                   empty[s]: they have been multiplied
 //
-// The CTAs of a cluster take cluster_m x cluster_n tiles and share boxes: each copies its part of the x box to all CTAs of its
-// row of tiles, and its part of the w box to all of its column.
+// The CTAs of a cluster take cluster_m x cluster_n tiles and share boxes: each copies its part of the x box to all CTAs of
+// its row of tiles, and its part of the w box to all of its column.
 //
-// Weights that the kernel before does not write (constant_w) are asked for before the wait for it: as many as the ring holds.
+// Weights that the kernel before does not write (constant_w) are asked for before the wait for it: as many as the ring
+// holds.
 #pragma once
 
 #include "core/ptx.cuh"
@@ -85,8 +87,8 @@ struct Pieces {
   static constexpr int kColumnsOfOne = kRowBytes / kElementBytes;
   static constexpr int kBytes = 64 * 128;
 
-  // Where byte `b` of a row stands in a piece: the swizzle of 128 or 64 bytes of the copy engine, in which neither the rows nor
-  // the columns of a warp's sums meet in a bank.
+  // Where byte `b` of a row stands in a piece: the swizzle of 128 or 64 bytes of the copy engine, in which neither the rows
+  // nor the columns of a warp's sums meet in a bank.
   __device__ static std::uint32_t at(int row, int b) {
     return row * kRowBytes + (kRowBytes == 128 ? b ^ (row & 7) << 4 : b ^ (row >> 1 & 3) << 4);
   }
@@ -121,7 +123,9 @@ struct S8W8Shared {
   __device__ std::uint32_t x(int stage) const { return ring + stage * stage_bytes; }
   __device__ std::uint32_t w(int stage) const { return x(stage) + x_bytes; }
   __device__ std::uint32_t staging_of(int warpgroup) const { return staging + warpgroup * kStagingBytes; }
-  __device__ std::uint32_t columns_of(int warpgroup, bool biased) const { return columns + warpgroup * column_bytes(biased); }
+  __device__ std::uint32_t columns_of(int warpgroup, bool biased) const {
+    return columns + warpgroup * column_bytes(biased);
+  }
 };
 
 __device__ __forceinline__ int blocks_of(const S8W8Arguments& a) { return (a.K + kBlockK - 1) / kBlockK; }
@@ -211,8 +215,8 @@ struct Int32Pair {  // the sums themselves
   using Element = std::uint32_t;
 };
 
-// What turns sums into y: scales of a thread's two rows, scales and biases of the tile's columns, which a warpgroup's threads
-// load while products run and share afterwards.
+// What turns sums into y: scales of a thread's two rows, scales and biases of the tile's columns, which a warpgroup's
+// threads load while products run and share afterwards.
 template <int kColumns>
 class Scaling {
  public:
@@ -309,7 +313,8 @@ __device__ __forceinline__ void stage_as(const std::int32_t (&sums)[kColumns / 2
 
 template <int kColumns>
 __device__ __forceinline__ void stage_sums(DType y, bool biased, const std::int32_t (&sums)[kColumns / 2],
-                                           std::uint32_t staging, int warpgroup, const Scaling<kColumns>& scaling, int& turn) {
+                                           std::uint32_t staging, int warpgroup, const Scaling<kColumns>& scaling,
+                                           int& turn) {
   switch (y) {
     case DType::kBFloat16:
       return biased ? stage_as<BFloat16Pair, true>(sums, staging, warpgroup, scaling, turn)

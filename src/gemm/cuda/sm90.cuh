@@ -39,8 +39,8 @@ __device__ __forceinline__ void barrier_expect(std::uint32_t barrier, std::uint3
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
-// Arrives at the barrier that stands at the same address in a CTA of the cluster. Orders nothing beyond the CTA (a release for
-// the cluster would wait for all the thread's writes): whoever waits learns only that products have read a tile.
+// Arrives at the barrier that stands at the same address in a CTA of the cluster. Orders nothing beyond the CTA (a release
+// for the cluster would wait for all the thread's writes): whoever waits learns only that products have read a tile.
 __device__ __forceinline__ void barrier_arrive(std::uint32_t barrier, std::uint32_t cta) {
   asm volatile(
       "{\n.reg .b32 remote;\n"
@@ -144,23 +144,23 @@ __device__ __forceinline__ void fence_registers(std::int32_t (&d)[kCount]) {
 #define OCTAVO_D32(i) OCTAVO_D16(i), OCTAVO_D16((i) + 16)
 #define OCTAVO_D64(i) OCTAVO_D32(i), OCTAVO_D32((i) + 32)
 
-// d[64 x kN] (+)= a[64 x 32] · b[kN x 32]ᵀ, int8 with int32 sums, both operands by tile_descriptor(). Thread t of the warpgroup
-// holds rows r = t / 32 · 16 + t % 32 / 4 and r + 8: d[4j] and d[4j + 1] are columns 8j + t % 4 · 2 and the next one of row r,
-// d[4j + 2] and d[4j + 3] the same of row r + 8.
+// d[64 x kN] (+)= a[64 x 32] · b[kN x 32]ᵀ, int8 with int32 sums, both operands by tile_descriptor(). Thread t of the
+// warpgroup holds rows r = t / 32 · 16 + t % 32 / 4 and r + 8: d[4j] and d[4j + 1] are columns 8j + t % 4 · 2 and the next
+// one of row r, d[4j + 2] and d[4j + 3] the same of row r + 8.
 template <int kN>
 struct Wgmma;
 
-#define OCTAVO_WGMMA(n, names, a, b, p, ...)                                                                     \
-  template <>                                                                                                    \
-  struct Wgmma<n> {                                                                                              \
-    __device__ __forceinline__ static void multiply(std::int32_t (&d)[n / 2], std::uint64_t a_tile,              \
-                                                    std::uint64_t b_tile, bool add) {                            \
-      asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %" #p                                                   \
-                   ", 0;\n"                                                                                      \
-                   "wgmma.mma_async.sync.aligned.m64n" #n "k32.s32.s8.s8 {" names "}, %" #a ", %" #b ", add;\n}" \
-                   : __VA_ARGS__                                                                                 \
-                   : "l"(a_tile), "l"(b_tile), "r"(static_cast<int>(add)));                                      \
-    }                                                                                                            \
+#define OCTAVO_WGMMA(n, names, a, b, p, ...)                                                                              \
+  template <>                                                                                                             \
+  struct Wgmma<n> {                                                                                                       \
+    __device__ __forceinline__ static void multiply(std::int32_t (&d)[n / 2], std::uint64_t a_tile, std::uint64_t b_tile, \
+                                                    bool add) {                                                           \
+      asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %" #p                                                            \
+                   ", 0;\n"                                                                                               \
+                   "wgmma.mma_async.sync.aligned.m64n" #n "k32.s32.s8.s8 {" names "}, %" #a ", %" #b ", add;\n}"          \
+                   : __VA_ARGS__                                                                                          \
+                   : "l"(a_tile), "l"(b_tile), "r"(static_cast<int>(add)));                                               \
+    }                                                                                                                     \
   };
 OCTAVO_WGMMA(32, OCTAVO_TEN("") OCTAVO_UP_TO_5("1"), 16, 17, 18, OCTAVO_D16(0))
 OCTAVO_WGMMA(64, OCTAVO_30 OCTAVO_UP_TO_1("3"), 32, 33, 34, OCTAVO_D32(0))

@@ -1,5 +1,5 @@
-// Activations to int8. Rows are read once and kept in registers between their largest magnitude and their rounding; groups, and
-// rows that 16-byte accesses cannot take, are read twice.
+// Activations to int8. Rows are read once and kept in registers between their largest magnitude and their rounding; groups,
+// and rows that 16-byte accesses cannot take, are read twice.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -108,8 +108,9 @@ __device__ void store(std::int8_t* q, std::int64_t index, uint4 v, const Roundin
 
 // A thread block a row of up to kVectors times 16 bytes a thread.
 template <class T, int kVectors>
-__global__ void __launch_bounds__(1024) quantize_rows(const char* x, std::int64_t x_stride, std::int8_t* q, std::int64_t q_stride,
-                                                      char* scale, std::int64_t scale_stride, int vectors) {
+__global__ void __launch_bounds__(1024)
+    quantize_rows(const char* x, std::int64_t x_stride, std::int8_t* q, std::int64_t q_stride, char* scale,
+                  std::int64_t scale_stride, int vectors) {
   const auto* in = reinterpret_cast<const uint4*>(x + blockIdx.x * x_stride);
   std::int8_t* out = q + blockIdx.x * q_stride;
   auto* s = reinterpret_cast<float*>(scale + blockIdx.x * scale_stride);
@@ -196,8 +197,8 @@ void cuda_quantize_per_token(const MatrixView& x, std::int64_t group_size, const
     using T = decltype(type);
     if (scale.cols == 1 && vectorizes(x, q) && quantize_whole_rows<T>(x, q, scale, stream)) return;
     const std::int64_t threads = std::clamp<std::int64_t>((std::min(length, x.cols) + 31) / 32 * 32, 32, 256);
-    cuda::launch(quantize_slices<T>, dim3(static_cast<unsigned>(x.rows * scale.cols)), dim3(static_cast<unsigned>(threads)), 0,
-                 stream, {}, static_cast<const char*>(x.data), x.stride, static_cast<std::int8_t*>(q.data), q.stride,
+    cuda::launch(quantize_slices<T>, dim3(static_cast<unsigned>(x.rows * scale.cols)), dim3(static_cast<unsigned>(threads)),
+                 0, stream, {}, static_cast<const char*>(x.data), x.stride, static_cast<std::int8_t*>(q.data), q.stride,
                  static_cast<char*>(scale.data), scale.stride, x.cols, scale.cols, length);
   };
   switch (x.dtype) {
