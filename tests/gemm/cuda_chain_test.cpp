@@ -37,7 +37,8 @@ class Chain {
         changing_(DType::kInt8, size, size),
         changing_scale_(DType::kFloat32, size, 1),
         x_q_(DType::kInt8, M, size),
-        x_scale_(DType::kFloat32, M, 1) {
+        x_scale_(DType::kFloat32, M, 1),
+        workspace_(static_cast<std::size_t>(w8a8_workspace_bytes(M, size))) {
     for (int i = 0; i < kWeights; ++i) {
       const Matrix w = test::random_float(DType::kFloat32, size, size, static_cast<std::uint32_t>(i));
       Quantized& q = weights_.emplace_back(WeightFormat{8, true, kPerChannel}, size, size);
@@ -72,13 +73,21 @@ class Chain {
       const MatrixView w = device_q_[at(i)]->view();
       const MatrixView scale = device_scale_[at(i)]->view();
       if (change == Change::kBeforeQuantize) write(w, scale, stream);
+      if (change != Change::kBeforeProduct) {
+        // A layer's weights are read before the quantization in front of the product has ended.
+        const bool copied = change == Change::kBeforeQuantize;
+        const QuantizedWeight layer = {
+            {8, true, kPerChannel}, copied ? changing_.view() : w, copied ? changing_scale_.view() : scale, {}};
+        const Status status = linear_w8a8(input(all.view(), i), layer, device_bias_.view(), output(all.mut(), i),
+                                          {workspace_.at(), workspace_.size()}, s);
+        ASSERT_TRUE(status.ok()) << status.message();
+        continue;
+      }
       const Status quantized = quantize_per_token(input(all.view(), i), kPerChannel, x_q_.mut(), x_scale_.mut(), s);
       ASSERT_TRUE(quantized.ok()) << quantized.message();
-      if (change == Change::kBeforeProduct) write(w, scale, stream);
-      const bool copied = change != Change::kNone;
-      const Status product =
-          scaled_mm(x_q_.view(), x_scale_.view(), copied ? changing_.view() : w, copied ? changing_scale_.view() : scale,
-                    device_bias_.view(), output(all.mut(), i), s);
+      write(w, scale, stream);
+      const Status product = scaled_mm(x_q_.view(), x_scale_.view(), changing_.view(), changing_scale_.view(),
+                                       device_bias_.view(), output(all.mut(), i), s);
       ASSERT_TRUE(product.ok()) << product.message();
     }
   }
@@ -119,6 +128,7 @@ class Chain {
   DeviceMatrix device_bias_;
   DeviceMatrix changing_, changing_scale_;  // a weight that is written while the chain runs
   DeviceMatrix x_q_, x_scale_;              // the same for every layer
+  test::DeviceMemory workspace_;
 };
 
 struct Size {
