@@ -10,8 +10,6 @@
 namespace octavo {
 namespace {
 
-using float_w::Chunk;
-
 constexpr std::int64_t kTileRows = 16;
 constexpr std::int64_t kTilePairs = 16;
 constexpr std::int64_t kPanelStride = kBlockChannels * 4;
