@@ -1,7 +1,14 @@
 // Instructions that CUDA C++ has no word for.
 #pragma once
 
+#include <cstdint>
+
 namespace octavo::ptx {
+
+// A pointer into shared memory as instructions take it.
+__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
+}
 
 // Programmatic dependent launch: a kernel may start while the one in front of it on the stream still runs, so that it can
 // load its weights meanwhile. What makes that safe, for every kernel of ours:

@@ -1,11 +1,12 @@
 #include "octavo/gemm.h"
 
-#include <bit>
+#include <algorithm>
 
 #include "core/aligned_buffer.h"
 #include "core/cuda.h"
 #include "core/error.h"
 #include "core/macros.h"
+#include "gemm/alignment.h"
 #include "gemm/check.h"
 #include "gemm/kernels.h"
 #include "gemm/quantized_rows.h"
@@ -40,16 +41,6 @@ Status run_packed(const Kernel& kernel, Arguments a, Parallel& parallel) {
   a.packed = as_const(packed);
   kernel.run(a, parallel);
   return {};
-}
-
-// Of every row's address: the lowest bit that is set in any, up to 16.
-int alignment_of(const Arguments& a) {
-  std::uintptr_t bits = 16;
-  for (const MatrixView& m : {a.x, a.w.q}) {
-    bits |= reinterpret_cast<std::uintptr_t>(m.data);
-    if (m.rows > 1) bits |= static_cast<std::uintptr_t>(m.stride);
-  }
-  return 1 << std::countr_zero(bits);
 }
 
 Layout layout_of(const Arguments& a) { return a.packed.data.empty() ? Layout::kRowMajor : a.packed.layout; }
@@ -100,7 +91,8 @@ Status run_llm_int8(const Arguments& a, Parallel& parallel) {
 }  // namespace
 
 Problem problem_of(Op op, const Arguments& a) {
-  return {op, a.x.dtype, a.w.q.dtype, a.w.format, a.x.rows, a.w.q.rows, a.x.cols, a.x.device, layout_of(a), alignment_of(a)};
+  return {op,         a.x.dtype, a.w.q.dtype, a.w.format,   a.x.rows,
+          a.w.q.rows, a.x.cols,  a.x.device,  layout_of(a), std::min(alignment_of(a.x), alignment_of(a.w.q))};
 }
 
 Status run_kernel(const Kernel& kernel, const Arguments& a, Parallel& parallel) {

@@ -8,8 +8,6 @@
 #include <cmath>
 #include <tuple>
 
-#include "gemm/check.h"
-#include "gemm/kernels.h"
 #include "torch/dequantize_matmul.h"
 #include "torch/quantize_ops.h"
 #include "torch/tensors.h"
@@ -142,15 +140,7 @@ Tensor linear_op(const Tensor& x, const Tensor& q, const Tensor& scale, const st
   Tensor y = new_tensor(with_last(in, weight.rows()), in.scalar_type(), device);
   Arguments a = {rows, {}, weight.view(), b.view(), mutable_matrix_of(y, "y")};
   a.stream = stream_on(device);
-  check(check_linear(a));
-  const Problem problem = problem_of(Op::kLinear, a);
-  const Result<const Kernel*> kernel = find_kernel(problem);
-  check(kernel.status());
-  if (too_large_for((*kernel)->name, problem)) {
-    dequantize_matmul(in, a);
-  } else {
-    check(run_kernel(**kernel, a, torch_threads()));
-  }
+  linear_or_dequantize(in, a);
   return y;
 }
 

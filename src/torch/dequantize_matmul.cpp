@@ -5,7 +5,9 @@
 
 #include "core/cuda.h"
 #include "core/half.h"
+#include "gemm/check.h"
 #include "gemm/cuda/store.h"
+#include "gemm/kernels.h"
 
 namespace octavo::torch_ops {
 namespace {
@@ -78,13 +80,6 @@ Tensor float32_product(const Tensor& a, const Tensor& b) {
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
-}  // namespace
-
-bool too_large_for(std::string_view kernel, const Problem& p) {
-  return p.op == Op::kLinear && p.layout == Layout::kRowMajor && kernel.ends_with("_reference") &&
-         p.M * p.N * p.K > kReferenceLimit;
-}
-
 void dequantize_matmul(const Tensor& x, const Arguments& a) {
   const int64_t K = a.x.cols;
   const Device& device = a.x.device;
@@ -98,6 +93,25 @@ void dequantize_matmul(const Tensor& x, const Arguments& a) {
     const Tensor sums = float32_product(rows, weights);
     const MatrixView bias = a.bias.empty() ? MatrixView() : slice_columns(a.bias, first, last);
     store(a.stream, matrix_of(sums, "sums"), bias, slice_columns(a.y, first, last));
+  }
+}
+
+}  // namespace
+
+bool too_large_for(std::string_view kernel, const Problem& p) {
+  return p.op == Op::kLinear && p.layout == Layout::kRowMajor && kernel.ends_with("_reference") &&
+         p.M * p.N * p.K > kReferenceLimit;
+}
+
+void linear_or_dequantize(const Tensor& x, const Arguments& a) {
+  check(check_linear(a));
+  const Problem problem = problem_of(Op::kLinear, a);
+  const Result<const Kernel*> kernel = find_kernel(problem);
+  check(kernel.status());
+  if (too_large_for((*kernel)->name, problem)) {
+    dequantize_matmul(x, a);
+  } else {
+    check(run_kernel(**kernel, a, torch_threads()));
   }
 }
 

@@ -17,7 +17,8 @@ constexpr std::string_view dequantize_matmul_name(const Device& device) {
 // Whether a weight-only product is too large for a kernel: the reference ones are for small products only.
 bool too_large_for(std::string_view kernel, const Problem& problem);
 
-// Op::kLinear of checked arguments, whose x is a view of the tensor; on CUDA on a.stream, which is torch's current one.
-void dequantize_matmul(const Tensor& x, const Arguments& a);
+// Op::kLinear, whose x is a view of the tensor, by the table's kernel or, where it is too large for that, so; on CUDA on
+// a.stream, which is torch's current one. Checks the arguments.
+void linear_or_dequantize(const Tensor& x, const Arguments& a);
 
 }  // namespace octavo::torch_ops

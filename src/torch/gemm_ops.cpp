@@ -2,7 +2,6 @@
 #include <string>
 
 #include "core/cuda.h"
-#include "gemm/check.h"
 #include "gemm/kernels.h"
 #include "torch/dequantize_matmul.h"
 #include "torch/tensors.h"
@@ -18,15 +17,7 @@ Tensor linear_op(const Tensor& x, const Tensor& q, const Tensor& scale, const st
   const Bias b(bias);
   Tensor y = new_tensor(with_last(in, weight.rows()), in.scalar_type());
   const Arguments a = {rows, {}, weight.view(), b.view(), mutable_matrix_of(y, "y")};
-  check(check_linear(a));
-  const Problem problem = problem_of(Op::kLinear, a);
-  const Result<const Kernel*> kernel = find_kernel(problem);
-  check(kernel.status());
-  if (too_large_for((*kernel)->name, problem)) {
-    dequantize_matmul(in, a);
-  } else {
-    check(run_kernel(**kernel, a, torch_threads()));
-  }
+  linear_or_dequantize(in, a);
   return y;
 }
 

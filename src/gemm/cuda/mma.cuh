@@ -4,11 +4,11 @@
 
 #include <cstdint>
 
+#include "core/ptx.cuh"
+
 namespace octavo::cuda {
 
-__device__ inline std::uint32_t shared_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
+using ptx::shared_address;
 
 // Sixteen bytes into shared memory at `target`: from `source`, or zeros, and then the source may be anywhere.
 __device__ inline void copy16_async(std::uint32_t target, const void* source, bool real) {

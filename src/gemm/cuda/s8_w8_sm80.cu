@@ -9,6 +9,7 @@
 
 #include "core/cuda_launch.cuh"
 #include "core/ptx.cuh"
+#include "gemm/alignment.h"
 #include "gemm/cuda/epilogue.cuh"
 #include "gemm/cuda/mma.cuh"
 #include "gemm/cuda/s8_w8_sm80.h"
@@ -447,13 +448,6 @@ const Choice& choose(std::span<const Choice> choices, std::int64_t M, std::int64
     if (filled && tiles_of(M, c.rows) * tiles_of(N, c.cols) * 10 >= num_sms * 9) return c;
   }
   return choices.back();
-}
-
-// The power of two up to 16 that a matrix's rows are aligned to.
-template <class View>
-int alignment_of(const View& view) {
-  const auto bits = reinterpret_cast<std::uintptr_t>(view.data) | (view.rows > 1 ? view.stride : 0) | kChunk;
-  return static_cast<int>(bits & -bits);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "core/cuda_launch.cuh"
+#include "gemm/alignment.h"
 #include "gemm/cuda/s8_w8_sm90.h"
 #include "gemm/cuda/s8_w8_sm90_kernel.cuh"
 #include "gemm/cuda/tensor_map.h"
@@ -81,8 +82,7 @@ void cuda_s8_w8_sm90(const Arguments& a, Parallel& /*parallel*/) {
   s.y_stride = a.y.stride;
   s.y_dtype = a.y.dtype;
   // The engine writes 16 bytes at a time, also where a row ends within them.
-  s.y_by_copy_engine = reinterpret_cast<std::uintptr_t>(a.y.data) % 16 == 0 && (s.M == 1 || a.y.stride % 16 == 0) &&
-                       row_bytes(a.y.dtype, s.N) % 16 == 0;
+  s.y_by_copy_engine = alignment_of(a.y) == 16 && row_bytes(a.y.dtype, s.N) % 16 == 0;
   s.constant_w = a.constant_w;
   s.epilogue = cuda::epilogue_of(a);
   choose(s.M, s.N, s.K, (*cuda::gpu(a.x.device))->num_sms).launch(a, s);

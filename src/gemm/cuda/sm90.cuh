@@ -7,11 +7,11 @@
 
 #include <cstdint>
 
+#include "core/ptx.cuh"
+
 namespace octavo::sm90 {
 
-__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
-}
+using ptx::shared_address;
 
 // --- Clusters ---------------------------------------------------------------------------------------------------------
 

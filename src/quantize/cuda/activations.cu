@@ -1,11 +1,9 @@
 // Activations to int8. Rows are read once and kept in registers between their largest magnitude and their rounding; groups,
 // and rows that 16-byte accesses cannot take, are read twice.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <algorithm>
 
 #include "core/cuda_launch.cuh"
+#include "core/half.cuh"
 #include "core/ptx.cuh"
 #include "quantize/cuda/activations.h"
 
@@ -201,14 +199,7 @@ void cuda_quantize_per_token(const MatrixView& x, std::int64_t group_size, const
                  0, stream, {}, static_cast<const char*>(x.data), x.stride, static_cast<std::int8_t*>(q.data), q.stride,
                  static_cast<char*>(scale.data), scale.stride, x.cols, scale.cols, length);
   };
-  switch (x.dtype) {
-    case DType::kFloat16:
-      return run(__half{});
-    case DType::kBFloat16:
-      return run(__nv_bfloat16{});
-    default:
-      return run(float{});
-  }
+  cuda::visit_cuda_float(x.dtype, run);
 }
 
 }  // namespace octavo
