@@ -10,13 +10,15 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Programmatic dependent launch: a kernel may start while the one in front of it on the stream still runs, so that it can
+// Programmatic dependent launch: a kernel may start while the ones in front of it on the stream still run, so that it can
 // load its weights meanwhile. What makes that safe, for every kernel of ours:
 // - before wait_for_predecessor() returns, a thread reads at most weights that, says the caller, no kernel in front of it
 //   writes (Arguments::constant_w). All else, read or written, comes after it, in every thread that does;
-// - launch_dependents() is called only after the thread's own wait has returned. So when a kernel gets past its wait, not
-//   only its predecessor is complete, but everything before that too;
-// - kernels that write weights never call launch_dependents(), and are launched with dependent = false.
+// - some thread of every CTA waits, also in a CTA that has nothing to do. So when a kernel gets past its wait, not only its
+//   predecessor is complete, but everything before that too, and launch_dependents() may be called at any time;
+// - but a kernel that writes int8 matrices, which somebody may use as weights, calls it only when they are written
+//   (__threadfence()), because the next kernel but one may read them before its wait. Kernels that quantize weights never
+//   call it, and are launched with dependent = false.
 // Both are nothing on GPUs before compute capability 9.0, whose kernels start when their predecessor has ended.
 __device__ __forceinline__ void wait_for_predecessor() {
 #if __CUDA_ARCH__ >= 900

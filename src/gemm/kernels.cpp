@@ -21,7 +21,9 @@
 #include "gemm/cpu/s8_w8_avx512vnni.h"
 #include "gemm/cpu/s8_w8_row_avx2.h"
 #include "gemm/cpu/s8g_w4_avx512vnni.h"
+#include "gemm/cuda/float_w_decode.h"
 #include "gemm/cuda/reference.h"
+#include "gemm/cuda/s8_w8_decode.h"
 #include "gemm/cuda/s8_w8_sm80.h"
 #include "gemm/cuda/s8_w8_sm90.h"
 #include "gemm/reference.h"
@@ -177,6 +179,43 @@ std::string needs_hopper_and_aligned_rows(const Problem& p) {
   return cuda::refusal(p.device, kHopper);
 }
 
+// The tensor copy engine, and products of a warp.
+constexpr cuda::Capability kCopyEngine = {9, 0};
+
+Status needs_copy_engine() { return cuda::some_gpu(kCopyEngine); }
+
+std::string needs_copy_engine_and_aligned_rows(const Problem& p) {
+  if (p.alignment < 16) return "rows do not begin at multiples of 16 bytes";
+  if (p.N > std::int64_t{1} << 24) return format_text("N is {}, it is for up to 2^24", p.N);
+  return cuda::refusal(p.device, kCopyEngine);
+}
+
+std::string needs_few_s8_tokens(const Problem& p) {
+  if (!s8_w8_decode_fits(p.M, p.K)) return format_text("x [{}, {}] does not fit into shared memory", p.M, p.K);
+  return needs_copy_engine_and_aligned_rows(p);
+}
+
+std::string needs_few_float_tokens(const Problem& p, bool fits) {
+  if (p.activation == DType::kFloat32) return "x is float32, it takes float16 and bfloat16";
+  if (p.format.group_size > 0 && p.format.group_size % 32 != 0) {
+    return format_text("groups have {} weights, it takes multiples of 32", p.format.group_size);
+  }
+  if (!fits) return format_text("x [{}, {}] does not fit into shared memory", p.M, p.K);
+  return needs_copy_engine_and_aligned_rows(p);
+}
+
+std::string needs_few_float_tokens_and_bytes(const Problem& p) {
+  std::string reason = needs_bytes(p);
+  if (!reason.empty()) return reason;
+  return needs_few_float_tokens(p, float_w8_decode_fits(p.M, p.K, p.format));
+}
+
+std::string needs_few_float_tokens_and_nibbles(const Problem& p) {
+  std::string reason = needs_nibbles(p);
+  if (!reason.empty()) return reason;
+  return needs_few_float_tokens(p, float_w4_decode_fits(p.M, p.K, p.format));
+}
+
 constexpr DeviceType kCuda = DeviceType::kCuda;
 #endif
 
@@ -248,10 +287,18 @@ const Kernel kTable[] = {
     {"cpu_llmint8_w8_reference", Op::kLinearLlmInt8, kCpu, kRowMajor, "int8 product and outliers in fp32: plain loops",
      anywhere, any_problem, reference::linear_llm_int8},
 #if OCTAVO_HAVE_CUDA
+    {"cuda_float_w8_decode", Op::kLinear, kCuda, kRowMajor,
+     "few tokens of fp16 or bf16 x, weights one a byte: mma.sync, every warp fed by the tensor copy engine",
+     needs_copy_engine, needs_few_float_tokens_and_bytes, cuda_float_w8_decode},
+    {"cuda_float_w4_decode", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", needs_copy_engine,
+     needs_few_float_tokens_and_nibbles, cuda_float_w4_decode},
     {"cuda_float_w8_reference", Op::kLinear, kCuda, kRowMajor,
      "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64", any_gpu, any_gpu_and_bytes, cuda_float_w8_reference},
     {"cuda_float_w4_reference", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", any_gpu,
      any_gpu_and_nibbles, cuda_float_w4_reference},
+    {"cuda_s8_w8_decode", Op::kScaledMm, kCuda, kRowMajor,
+     "few tokens of int8 x int8: mma.sync, every warp fed by the tensor copy engine", needs_copy_engine, needs_few_s8_tokens,
+     cuda_s8_w8_decode},
     {"cuda_s8_w8_sm90", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8 on Hopper: wgmma, fed by the tensor copy engine",
      needs_hopper, needs_hopper_and_aligned_rows, cuda_s8_w8_sm90},
     {"cuda_s8_w8_sm80", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8 from compute capability 8.0 on: mma.sync",

@@ -330,13 +330,14 @@ TEST_F(CudaScaledMm, ExtremeValues) {
 }
 
 TEST_F(CudaScaledMm, MatmulScalesByAlpha) {
-  const Matrix x = random_int8(33, 208, 1), w = random_int8(70, 208, 2);
+  const std::int64_t M = 13, N = 70, K = 208;
+  const Matrix x = random_int8(M, K, 1), w = random_int8(N, K, 2);
   const DeviceMatrix dx(x.view()), dw(w.view());
-  Matrix expected(DType::kBFloat16, 33, 70), found(DType::kBFloat16, 33, 70);
+  Matrix expected(DType::kBFloat16, M, N), found(DType::kBFloat16, M, N);
   ASSERT_TRUE(matmul(x.view(), w.view(), 0.3f, expected.mut()).ok());
   for (const Kernel* row : rows_) {
     setenv("OCTAVO_KERNEL", std::string(row->name).c_str(), 1);
-    DeviceMatrix y(DType::kBFloat16, 33, 70);
+    DeviceMatrix y(DType::kBFloat16, M, N);
     const Status status = matmul(dx.view(), dw.view(), 0.3f, y.mut(), Stream{});
     unsetenv("OCTAVO_KERNEL");
     ASSERT_TRUE(status.ok()) << status.message();

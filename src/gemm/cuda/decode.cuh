@@ -1,44 +1,59 @@
-// Products of few tokens on GPUs with a tensor copy engine (TMA): y[M, N] = x[M, K] · w[N, K]ᵀ for M up to 16, with int8
-// weights row-major as they come from a checkpoint. Time is reading the weights once, so all that is here is about keeping
-// memory busy:
+// Products of few tokens on GPUs with a tensor copy engine (TMA): y[M, N] = x[M, K] · w[N, K]ᵀ for M up to 16, with int8 or
+// int4 weights row-major as they come from a checkpoint. Time is reading the weights once, so all that is here is about
+// keeping memory busy, and about the time from one kernel of a chain to the next:
 //
-//   w, a tile of       | warp 0 | warp 1 | … | warp 7 | warp 0 | …    K in blocks of 256, dealt to eight warps in turn
-//   16 channels        |  4 KB  |  4 KB  |   |
+//   w, a tile of       | warp 0 | warp 1 | … | warp 15 | warp 0 | …   K in blocks of 128 bytes, dealt to the CTA's warps in
+//   16 channels        |  2 KB  |  2 KB  |   |                        turn, on and on through all its tiles
 //
 //   ring of a warp     | block | block | …    copied by one of its threads (TMA), read by the warp that asked for them: no
 //                                             warp waits for another before the end of a tile
-//   x                  | blocks of K, all tokens |    copied once a CTA, each warp its own; read again for every tile
-//   sums               | warp 0 | … | warp 7 |    added in this order by one of the warps, which scales, rounds and stores
+//   x                  | token | token | …    all of K, copied once a CTA
+//   sums               | warp 0 | … | warp 15 |    of a tile, added in this order by one of the warps, which scales, rounds
+//                                                  and stores, while the others go on with the next tile
 //
-//   a warp's time      ask, ask | take 0, ask | wait for the kernel in front | copy x | multiply 0 | take 1, ask | …
+//   a warp's time      ask, ask | wait for the kernel in front | copy x | take 0, ask, multiply | take 1, ask, multiply | …
 //
-// A CTA takes a run of tiles. Before the wait it has asked for as many blocks as the ring holds and one more, which it keeps
-// in registers. The kernel behind may start when a CTA's last block has been asked for and not before: its own requests
-// would stand in front of ours.
-//
-// Channels are the M side of mma.sync, tokens its N side, 8 at a time. The order of K inside a product is free as long as
-// both operands agree, so a thread reads 16 bytes in a row of w, which are its part of two products (four with 16-bit x),
-// and the same 16 elements of x.
+// A CTA takes a run of tiles. Two of them fill a multiprocessor, and the kernel behind may start at once: its CTAs take the
+// places of those that end, and ask for their weights while others still work on ours.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#include <type_traits>
+#include <utility>
 
 #include "core/ptx.cuh"
+#include "gemm/cuda/decode_products.cuh"
 #include "gemm/cuda/epilogue.cuh"
 #include "gemm/cuda/mma.cuh"
 #include "gemm/cuda/sm90.cuh"
 
 namespace octavo::decode {
 
-inline constexpr int kWarps = 8;
-inline constexpr int kThreads = kWarps * 32;
-inline constexpr int kBlockK = 256;
-inline constexpr int kChannels = 16;  // of a tile
-inline constexpr int kBoxK = 128;     // bytes along K that the copy engine swizzles together
-inline constexpr int kBlockBytes = kChannels * kBlockK;
-inline constexpr int kSlabK = 64;  // what a warp multiplies at a time: 16 bytes a thread of four along K
-inline constexpr int kSlabs = kBlockK / kSlabK;
+inline constexpr int kMaxWarps = 16;
+inline constexpr int kChannels = 16;   // of a tile
+inline constexpr int kBlockRow = 128;  // bytes of a channel in a block: as many as the copy engine swizzles together
+inline constexpr int kBlockBytes = kChannels * kBlockRow;
+inline constexpr int kSlabBytes = 64;  // of a token
+
+// n / divisor for n below 2^31 / divisor.
+struct Divisor {
+  unsigned reciprocal;
+  Divisor() = default;
+  explicit Divisor(unsigned divisor)
+      : reciprocal(static_cast<unsigned>(((std::uint64_t{1} << 31) + divisor - 1) / divisor)) {}
+#if defined(__CUDACC__)
+  __device__ __forceinline__ int divide(int n) const { return static_cast<int>(__umulhi(2 * n, reciprocal)); }
+#endif
+};
+
+// Scales and zero points of a weight that has groups, or zero points; per channel or tensor, one group as long as K.
+struct Groups {
+  const float* scale;
+  std::int64_t scale_stride;       // elements from a channel to the next; 0 per tensor
+  const std::uint8_t* zero_point;  // nullptr: none
+  std::int64_t zero_point_stride;
+  Divisor size;
+  int last;  // of a channel
+};
 
 struct DecodeArguments {
   int M, N, K;
@@ -48,364 +63,412 @@ struct DecodeArguments {
   std::int64_t y_stride;  // bytes
   DType y_dtype;
   cuda::Epilogue epilogue;
+  Groups groups;  // where kFlush > 0
+  bool constant_w;
+  int warps;    // of a CTA
+  int stages;   // of a warp's ring
+  int buffers;  // of tiles' sums, a power of two
+  int blocks;   // of a tile
+  Divisor by_blocks;
 };
 
-// --- Products of 16 channels and 8 tokens over 64 elements of K ----------------------------------------------------------
-// Thread 4g + t has 16 bytes of w's rows g (low) and g + 8 (high), from element 16t on, and the same elements of x's row g.
-
-template <class X>
-struct Product;
-
-template <>
-struct Product<std::int8_t> {
-  using Sum = std::int32_t;
-  static constexpr int kXWords = 4;
-  // What depends on w alone, done once for all tokens: nothing.
-  struct Weights {
-    uint4 low, high;
-  };
-  __device__ static Weights prepare(const uint4& low, const uint4& high) { return {low, high}; }
-  __device__ static void step(Sum (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2, std::uint32_t a3,
-                              std::uint32_t b0, std::uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-  }
-  __device__ static void multiply(Sum (&d)[2][4], const Weights& w, const std::uint32_t (&x)[kXWords]) {
-    step(d[0], w.low.x, w.high.x, w.low.y, w.high.y, x[0], x[1]);
-    step(d[1], w.low.z, w.high.z, w.low.w, w.high.w, x[2], x[3]);
-  }
+// What a kernel multiplies: kBits of a weight; kFlush slabs from one group's sums to the next, 0 where the whole of K has
+// one scale.
+template <class X_, int kBits_, int kFlush_, int kTokenTiles_>
+struct Kind {
+  using X = X_;
+  static constexpr int kBits = kBits_, kFlush = kFlush_, kTokenTiles = kTokenTiles_;
+  static constexpr bool kInteger = sizeof(X) == 1;
+  static constexpr int kBlockK = kBlockRow * 8 / kBits;
+  static constexpr int kSlabK = kSlabBytes / static_cast<int>(sizeof(X));
+  static constexpr int kSlabs = kBlockK / kSlabK;  // of a block
+  static constexpr int kUnits = kFlush == 0 ? 1 : kSlabs / kFlush;
+  static constexpr int kWords = kSlabK * kBits / 128;  // of a channel in a slab, of which a thread has so many
+  // A thread reads 16 bytes of a channel at a time, those of so many slabs: what it multiplies as slab i of them is its i-th
+  // part. Where groups are as short as a slab, it reads one slab's.
+  static constexpr int kTogether = kFlush == 1 ? 1 : 4 / kWords;
+  // Bytes of a channel that a thread reads at a time.
+  static constexpr int kRead = 4 * kWords * kTogether;
+  __host__ __device__ static int blocks(int K) { return (K + kBlockK - 1) / kBlockK; }
+  // Bytes from a token to the next in shared memory: such that two of them read together touch different banks.
+  __host__ __device__ static int x_pitch(int blocks) { return (blocks * kSlabs * kSlabBytes + 127) / 128 * 128 + 64; }
 };
 
-// 16-bit floating point: int8 is exact in both types.
-template <class X>
-struct FloatProduct {
-  using Sum = float;
-  static constexpr int kXWords = 8;
-  struct Weights {
-    std::uint32_t low[8], high[8];  // pairs of elements in order
-  };
-  __device__ static Weights prepare(const uint4& low, const uint4& high) {
-    Weights w;
-    const std::uint32_t l[4] = {low.x, low.y, low.z, low.w}, h[4] = {high.x, high.y, high.z, high.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      Product<X>::widen(l[i], w.low[2 * i], w.low[2 * i + 1]);
-      Product<X>::widen(h[i], w.high[2 * i], w.high[2 * i + 1]);
-    }
-    return w;
-  }
-  __device__ static void multiply(Sum (&d)[2][4], const Weights& w, const std::uint32_t (&x)[kXWords]) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      Product<X>::step(d[i % 2], w.low[2 * i], w.high[2 * i], w.low[2 * i + 1], w.high[2 * i + 1], x[2 * i], x[2 * i + 1]);
-    }
-  }
-};
-
-template <>
-struct Product<__half> : FloatProduct<__half> {
-  // q + 128 in the low bits of 1024 is 1152 + q.
-  __device__ static void widen(std::uint32_t q, std::uint32_t& first, std::uint32_t& second) {
-    q ^= 0x80808080u;
-    const std::uint32_t bias = 0x64806480u;  // 1152, twice
-    first = __byte_perm(q, 0x64646464u, 0x4140);
-    second = __byte_perm(q, 0x64646464u, 0x4342);
-    asm("sub.rn.f16x2 %0, %0, %1;" : "+r"(first) : "r"(bias));
-    asm("sub.rn.f16x2 %0, %0, %1;" : "+r"(second) : "r"(bias));
-  }
-  __device__ static void step(Sum (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2, std::uint32_t a3,
-                              std::uint32_t b0, std::uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-  }
-};
-
-template <>
-struct Product<__nv_bfloat16> : FloatProduct<__nv_bfloat16> {
-  // The low seven bits of q in those of 128, minus 128 or, where q is negative, 256.
-  __device__ static std::uint32_t widened(std::uint32_t bytes) {
-    const std::uint32_t magnitude = (bytes & 0x007f007fu) | 0x43004300u;
-    const std::uint32_t bias = (bytes & 0x00800080u) | 0x43004300u;
-    std::uint32_t value;
-    asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(value) : "r"(magnitude), "r"(bias));
-    return value;
-  }
-  __device__ static void widen(std::uint32_t q, std::uint32_t& first, std::uint32_t& second) {
-    first = widened(__byte_perm(q, 0, 0x4140));
-    second = widened(__byte_perm(q, 0, 0x4342));
-  }
-  __device__ static void step(Sum (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2, std::uint32_t a3,
-                              std::uint32_t b0, std::uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-  }
-};
-
-// --- Shared memory --------------------------------------------------------------------------------------------------------
-
-inline int blocks_of(int K) { return (K + kBlockK - 1) / kBlockK; }
-
-// Offsets from a multiple of the swizzle's pattern, 1024 bytes.
-template <class X, int kTokenTiles, int kStages>
+// Shared memory, in bytes from a multiple of the swizzle's pattern.
+template <class Kind>
 struct Shared {
   static constexpr int kPattern = 1024;
-  static constexpr int kSums = kWarps * kStages * kBlockBytes;
-  static constexpr int kBarriers = kSums + kWarps * kTokenTiles * 32 * 16;
-  static constexpr int kX = (kBarriers + (kWarps * kStages + 2) * 8 + 127) / 128 * 128;
-  static constexpr int kXSlab = kSlabK * sizeof(X);  // bytes of a token in a slab
-  static int bytes(int M, int K) { return kPattern + kX + M * blocks_of(K) * kBlockK * static_cast<int>(sizeof(X)); }
-};
+  int sums_bytes;  // of a warp: by rows of a product, two tokens together
+  int barriers, sums, x, bytes;
 
-// Where 16 bytes of a token stand in its slab. Of 16-bit x a thread reads every other 16 bytes, so odd tokens have them
-// swapped: the eight threads that read together, of two tokens, then touch different banks.
-template <class X>
-__device__ __forceinline__ int x_chunk(int token, int chunk) {
-  return sizeof(X) == 2 ? chunk ^ (token & 1) : chunk;
-}
+  __host__ __device__ explicit Shared(const DecodeArguments& a) {
+    sums_bytes = kChannels * ((a.M + 1) / 2 * 2) * 4;
+    barriers = a.warps * a.stages * kBlockBytes;
+    sums = (barriers + (a.warps * a.stages + 2 * a.buffers) * 8 + 127) / 128 * 128;
+    x = sums + a.buffers * a.warps * sums_bytes;
+    bytes = kPattern + x + a.M * Kind::x_pitch(a.blocks);
+  }
+};
 
 // Tells a barrier of the CTA that this thread, and what the warp did before, is there.
 __device__ __forceinline__ void arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-// --- The kernel ---------------------------------------------------------------------------------------------------
+// --- A warp's blocks ---------------------------------------------------------------------------------------------------
 
-template <class X, int kTokenTiles, int kStages>
-__global__ void __launch_bounds__(kThreads, 2)
-    decode_kernel(const __grid_constant__ DecodeArguments a, const __grid_constant__ CUtensorMap w) {
-#if __CUDA_ARCH__ >= 900
-  using S = Shared<X, kTokenTiles, kStages>;
-  using P = Product<X>;
+// A warp's share of the blocks of a CTA's tiles: one in so many as there are warps.
+template <class Kind>
+class Blocks {
+ public:
+  using X = typename Kind::X;
+  using P = Product<X, Kind::kBits>;
   using Sum = typename P::Sum;
-  extern __shared__ std::uint8_t unaligned[];
-  std::uint8_t* memory = unaligned + (-sm90::shared_address(unaligned) & (S::kPattern - 1));
-  const std::uint32_t base = sm90::shared_address(memory);
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const int g = lane / 4, t = lane % 4;
-  // Channels are dealt to a product's rows so that the eight threads that read together touch different banks.
-  const int channel = g / 2 + g % 2 * 4;
+  static constexpr int kTokenTiles = Kind::kTokenTiles;
 
-  const unsigned all_tiles = (a.N + kChannels - 1) / kChannels;
-  const int first = static_cast<int>(blockIdx.x * all_tiles / gridDim.x);
-  const int tiles = static_cast<int>((blockIdx.x + 1) * all_tiles / gridDim.x) - first;
-  const int blocks = (a.K + kBlockK - 1) / kBlockK;
-  const int mine = warp < blocks ? (blocks - warp + kWarps - 1) / kWarps : 0;  // this warp's of a tile
-  const int total = tiles * mine;
+  // Which channel of a tile is row g of a product: such that threads that read together touch different banks.
+  __device__ __forceinline__ static unsigned channel_of(unsigned g) {
+    if constexpr (Kind::kRead == 16) return g / 2 + g % 2 * 4;
+    if constexpr (Kind::kRead == 8) return g % 4 * 2 + g / 4;
+    return g;
+  }
 
-  const std::uint32_t ring = base + warp * kStages * kBlockBytes;
-  const std::uint32_t full = base + S::kBarriers + warp * kStages * 8;
-  const std::uint32_t sums_full = base + S::kBarriers + kWarps * kStages * 8, sums_empty = sums_full + 8;
-  int next_tile = first, next_block = 0, asked = 0;
-  const auto ask = [&](int stage) {
-    if (lane == 0) {
-      sm90::barrier_expect(full + stage * 8, kBlockBytes);
-#pragma unroll
-      for (int i = 0; i < kBlockK / kBoxK; ++i) {
-        sm90::copy_box(ring + stage * kBlockBytes + i * kChannels * kBoxK, w,
-                       (warp + next_block * kWarps) * kBlockK + i * kBoxK, next_tile * kChannels, full + stage * 8, 0,
-                       false);
-      }
-    }
-    if (++next_block == mine) {
-      next_block = 0;
-      ++next_tile;
-    }
-    ++asked;
-  };
-  if (lane == 0) {
-    for (int stage = 0; stage < kStages; ++stage) sm90::barrier_init(full + stage * 8, 1);
-    if (warp == 0) {
-      sm90::barrier_init(sums_full, kWarps);
-      sm90::barrier_init(sums_empty, 1);
-    }
+  __device__ __forceinline__ Blocks(const DecodeArguments& a, const CUtensorMap& w, const Shared<Kind>& shared,
+                                    std::uint8_t* memory, int warp, unsigned lane, int first_tile, int end_tile)
+      : a_(a),
+        w_(w),
+        memory_(memory),
+        lane_(lane),
+        channel_(channel_of(lane / 4)),
+        first_tile_(first_tile),
+        ring_(warp * a.stages * kBlockBytes),
+        full_(ptx::shared_address(memory) + shared.barriers + warp * a.stages * 8),
+        next_(warp),
+        asked_(warp),
+        end_((end_tile - first_tile) * a.blocks) {
+    if (lane < a.stages) sm90::barrier_init(full_ + lane * 8, 1);
     sm90::barrier_init_fence();
-  }
-  __syncwarp();
-#pragma unroll
-  for (int stage = 0; stage < kStages; ++stage) {
-    if (stage < total) ask(stage);
+    __syncwarp();
   }
 
-  // A block's weights go into registers while the products of the one before still run, and its place in the ring is asked
-  // for again: the first one before the wait for the kernel in front, so that one block more is on its way by then.
-  const int swizzled = (t ^ channel) * 16;  // of the first 64 bytes of a row of a box; the others are 64 further, modulo 128
-  const std::uint8_t* w_of = memory + warp * kStages * kBlockBytes + channel * kBoxK;
-  int stage = 0, taken = 0;
-  std::uint32_t phase = 0;
-  uint4 low[kSlabs], high[kSlabs];
-  const auto take = [&] {
-    if (taken == total) return;
-    ++taken;
-    sm90::barrier_wait(full + stage * 8, phase);
-    const std::uint8_t* rows = w_of + stage * kBlockBytes;
+  // Whether the next block is of a tile; and where it stands in it.
+  __device__ __forceinline__ bool next_is_of(int tile) const { return next_ < (tile - first_tile_ + 1) * a_.blocks; }
+
+  __device__ __forceinline__ void fill() {
+    for (int stage = 0; stage < a_.stages; ++stage) ask(stage);
+    if constexpr (Kind::kFlush > 0) load_parameters();
+  }
+
+  // Adds the products of the next block with x, which is a tile's. Its place in the ring is asked for again at once.
+  __device__ __forceinline__ void multiply(int tile, const int (&x_of)[kTokenTiles], Sum (&sums)[kTokenTiles][2][4]) {
+    const int block = next_ - (tile - first_tile_) * a_.blocks;
+    sm90::barrier_wait(full_ + stage_ * 8, phase_);
+    std::uint32_t low[8], high[8];
+    const unsigned of_thread = lane_ % 4 * Kind::kRead ^ channel_ * 16;
+    const std::uint8_t* rows = memory_ + ring_ + stage_ * kBlockBytes + channel_ * kBlockRow;
 #pragma unroll
-    for (int s = 0; s < kSlabs; ++s) {
-      const std::uint8_t* p = rows + s / 2 * kChannels * kBoxK + (swizzled ^ (s % 2 * 64));
-      low[s] = *reinterpret_cast<const uint4*>(p);
-      high[s] = *reinterpret_cast<const uint4*>(p + 8 * kBoxK);
+    for (int i = 0; i < 32 / Kind::kRead; ++i) {
+      const std::uint8_t* p = rows + (of_thread ^ unsigned{4 * Kind::kRead} * i);
+      load(low + i * Kind::kRead / 4, p);
+      load(high + i * Kind::kRead / 4, p + 8 * kBlockRow);
     }
     __syncwarp();  // all have read the block
-    if (asked < total) ask(stage);
-    if (++stage == kStages) {
-      stage = 0;
-      phase ^= 1;
+    ask(stage_);
+    if (++stage_ == a_.stages) {
+      stage_ = 0;
+      phase_ ^= 1;
     }
-  };
-  take();
-  __syncthreads();  // the barriers of the sums are there
-  ptx::wait_for_predecessor();
-  // Any thread's call counts for the CTA; its warps ask at about the same pace.
-  bool told = false;
-  const auto tell = [&] {
-    if (told || asked < total) return;
-    told = true;
-    if (threadIdx.x == 0) ptx::launch_dependents();
-    __syncwarp();
-  };
-  tell();
-
-  // x: this warp's blocks of all tokens.
-  if (tiles > 0) {
-    constexpr int kChunks = kBlockK * sizeof(X) / 16;  // of a token in a block
-    for (int block = 0; block < mine; ++block) {
-      const int k = (warp + block * kWarps) * kBlockK;
-      for (int i = lane; i < a.M * kChunks; i += 32) {
-        const int token = i / kChunks, chunk = i % kChunks, slab = chunk / (kChunks / kSlabs);
-        const int element = k + chunk * (16 / static_cast<int>(sizeof(X)));
-        const bool real = element < a.K;
-        cuda::copy16_async(
-            base + S::kX + ((k / kSlabK + slab) * a.M + token) * S::kXSlab +
-                x_chunk<X>(token, chunk % (kChunks / kSlabs)) * 16,
-            static_cast<const char*>(a.x) + token * a.x_stride + (real ? element * static_cast<int>(sizeof(X)) : 0), real);
-      }
+    next_ += a_.warps;
+    int x_block[kTokenTiles];
+#pragma unroll
+    for (int j = 0; j < kTokenTiles; ++j) x_block[j] = x_of[j] + block * (Kind::kSlabs * kSlabBytes);
+    if constexpr (Kind::kFlush == 0) {
+      slabs<0, Kind::kSlabs>(P(), low, high, x_block, sums);
+    } else {
+      const Parameters parameters = parameters_;
+      load_parameters();
+      unroll_units(parameters, low, high, x_block, sums, std::make_integer_sequence<int, Kind::kUnits>());
     }
-    cuda::commit_copies();
-    cuda::wait_for_copies<0>();
   }
-  __syncwarp();
 
-  // The tokens past the last are it again; their sums are not stored.
-  const std::uint8_t* x_of[kTokenTiles];
-  int x_first[kTokenTiles];
-#pragma unroll
-  for (int j = 0; j < kTokenTiles; ++j) {
-    const int token = min(j * 8 + g, a.M - 1);
-    x_of[j] = memory + S::kX + token * S::kXSlab;
-    x_first[j] = sizeof(X) == 2 ? x_chunk<X>(token, 2 * t) * 16 : t * 16;
+ private:
+  // Of a block's channels and units: lane 16u + c has those of channel c in units u, u + 2 …
+  struct Parameters {
+    static constexpr int kCount = (Kind::kUnits + 1) / 2;
+    float scale[kCount];
+    std::uint32_t zero_point[kCount];
+  };
+
+  __device__ __forceinline__ static void load(std::uint32_t* words, const std::uint8_t* p) {
+    if constexpr (Kind::kRead == 16) {
+      const uint4 v = *reinterpret_cast<const uint4*>(p);
+      words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
+    } else if constexpr (Kind::kRead == 8) {
+      const uint2 v = *reinterpret_cast<const uint2*>(p);
+      words[0] = v.x, words[1] = v.y;
+    } else {
+      words[0] = *reinterpret_cast<const std::uint32_t*>(p);
+    }
   }
-  std::uint8_t* sums_of = memory + S::kSums + lane * 16;
-  const bool scaled = a.y_dtype != DType::kInt32;
 
-  for (int it = 0; it < tiles; ++it) {
-    const int n = (first + it) * kChannels + channel;
-    const bool reduces = warp == it % kWarps;
-    float w_scale[2] = {}, bias[2] = {}, x_scale[kTokenTiles][2] = {};
-    if (reduces && scaled) {  // asked for now, used when the sums are there
+  // Slabs [kFirst, kEnd) of a block.
+  template <int kFirst, int kEnd>
+  __device__ __forceinline__ void slabs(const P& product, const std::uint32_t (&low)[8], const std::uint32_t (&high)[8],
+                                        const int (&x_block)[kTokenTiles], Sum (&sums)[kTokenTiles][2][4]) const {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int row = min(n + i * 8, a.N - 1);
-        w_scale[i] = cuda::w_scale_at(a.epilogue, row);
-        if (a.epilogue.bias != nullptr) bias[i] = cuda::bias_at(a.epilogue, row);
+    for (int s = kFirst; s < kEnd; ++s) {
+      uint4 x[kTokenTiles];
 #pragma unroll
-        for (int j = 0; j < kTokenTiles; ++j) x_scale[j][i] = cuda::x_scale_at(a.epilogue, min(j * 8 + t * 2 + i, a.M - 1));
-      }
+      for (int j = 0; j < kTokenTiles; ++j) x[j] = *reinterpret_cast<const uint4*>(memory_ + x_block[j] + s * kSlabBytes);
+      product.slab(sums, low + s * Kind::kWords, high + s * Kind::kWords, x);
     }
-    Sum sums[kTokenTiles][2][4] = {};
-    for (int block = 0; block < mine; ++block) {
-      const int slab = (warp + block * kWarps) * kSlabs;
-#pragma unroll
-      for (int s = 0; s < kSlabs; ++s) {
-        const typename P::Weights weights = P::prepare(low[s], high[s]);
-#pragma unroll
-        for (int j = 0; j < kTokenTiles; ++j) {
-          std::uint32_t x[P::kXWords];
-          const std::uint8_t* p = x_of[j] + (slab + s) * a.M * S::kXSlab;
-#pragma unroll
-          for (int i = 0; i < P::kXWords / 4; ++i) {
-            const uint4 v = *reinterpret_cast<const uint4*>(p + (x_first[j] ^ (i * 16)));
-            x[4 * i] = v.x;
-            x[4 * i + 1] = v.y;
-            x[4 * i + 2] = v.z;
-            x[4 * i + 3] = v.w;
-          }
-          P::multiply(sums[j], weights, x);
-        }
-      }
-      take();
-      tell();
-    }
+  }
 
-    // The warps' sums meet in shared memory, once the last tile's have been read.
-    if (it > 0) sm90::barrier_wait(sums_empty, (it - 1) % 2);
-#pragma unroll
-    for (int j = 0; j < kTokenTiles; ++j) {
-      Sum* to = reinterpret_cast<Sum*>(sums_of + (warp * kTokenTiles + j) * 512);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) sums[j][0][i] += sums[j][1][i];
-      if constexpr (sizeof(X) == 1) {
-        *reinterpret_cast<int4*>(to) = {sums[j][0][0], sums[j][0][1], sums[j][0][2], sums[j][0][3]};
-      } else {
-        *reinterpret_cast<float4*>(to) = {sums[j][0][0], sums[j][0][1], sums[j][0][2], sums[j][0][3]};
-      }
+  template <int... kUnits>
+  __device__ __forceinline__ void unroll_units(const Parameters& parameters, const std::uint32_t (&low)[8],
+                                               const std::uint32_t (&high)[8], const int (&x_block)[kTokenTiles],
+                                               float (&sums)[kTokenTiles][2][4], std::integer_sequence<int, kUnits...>) {
+    (unit<kUnits>(parameters, low, high, x_block, sums), ...);
+  }
+
+  // kFlush slabs, which have one scale a channel.
+  template <int kUnit>
+  __device__ __forceinline__ void unit(const Parameters& parameters, const std::uint32_t (&low)[8],
+                                       const std::uint32_t (&high)[8], const int (&x_block)[kTokenTiles],
+                                       float (&sums)[kTokenTiles][2][4]) {
+    const unsigned from = kUnit % 2 * kChannels + channel_;
+    P product;
+    if (a_.groups.zero_point != nullptr) {
+      const std::uint32_t zero_point = parameters.zero_point[kUnit / 2];
+      product.low.set_zero_point(__shfl_sync(~0u, zero_point, from));
+      product.high.set_zero_point(__shfl_sync(~0u, zero_point, from + 8));
     }
-    __syncwarp();
-    if (lane == 0) arrive(sums_full);
-    __syncwarp();
-    if (!reduces) continue;
-    sm90::barrier_wait(sums_full, it % 2);
-    Sum d[kTokenTiles][4] = {};
-#pragma unroll
-    for (int j = 0; j < kTokenTiles; ++j) {
-#pragma unroll
-      for (int i = 0; i < kWarps; ++i) {
-        const uint4 v = *reinterpret_cast<const uint4*>(sums_of + (i * kTokenTiles + j) * 512);
-        if constexpr (sizeof(X) == 1) {
-          d[j][0] += static_cast<std::int32_t>(v.x);
-          d[j][1] += static_cast<std::int32_t>(v.y);
-          d[j][2] += static_cast<std::int32_t>(v.z);
-          d[j][3] += static_cast<std::int32_t>(v.w);
-        } else {
-          d[j][0] += __uint_as_float(v.x);
-          d[j][1] += __uint_as_float(v.y);
-          d[j][2] += __uint_as_float(v.z);
-          d[j][3] += __uint_as_float(v.w);
-        }
-      }
-    }
-    __syncwarp();
-    if (lane == 0) arrive(sums_empty);
+    float part[kTokenTiles][2][4] = {};
+    slabs<kUnit * Kind::kFlush, (kUnit + 1) * Kind::kFlush>(product, low, high, x_block, part);
+    const float scale = parameters.scale[kUnit / 2] * P::kUnit;
+    const float scales[2] = {__shfl_sync(~0u, scale, from), __shfl_sync(~0u, scale, from + 8)};
 #pragma unroll
     for (int j = 0; j < kTokenTiles; ++j) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int m = j * 8 + t * 2 + i % 2, row = n + i / 2 * 8;
-        if (m >= a.M || row >= a.N) continue;
-        void* out = static_cast<char*>(a.y) + m * a.y_stride;
-        float v;
-        if constexpr (sizeof(X) == 1) {
-          if (!scaled) {
-            static_cast<std::int32_t*>(out)[row] = d[j][i];
-            continue;
-          }
-          v = cuda::scale_sum(d[j][i], w_scale[i / 2], x_scale[j][i % 2]);
-        } else {
-          v = __fmul_rn(d[j][i], w_scale[i / 2]);
-        }
-        if (a.epilogue.bias != nullptr) v = __fadd_rn(v, bias[i / 2]);
-        switch (a.y_dtype) {
-          case DType::kBFloat16:
-            static_cast<__nv_bfloat16*>(out)[row] = __float2bfloat16_rn(v);
-            break;
-          case DType::kFloat16:
-            static_cast<__half*>(out)[row] = __float2half_rn(v);
-            break;
-          default:
-            static_cast<float*>(out)[row] = v;
+        sums[j][0][i] = __fmaf_rn(part[j][0][i] + part[j][1][i], scales[i / 2], sums[j][0][i]);
+      }
+    }
+  }
+
+  // Of the next block, while the one before it is multiplied.
+  __device__ __forceinline__ void load_parameters() {
+    if (next_ >= end_) return;
+    const Groups& groups = a_.groups;
+    const int tile = a_.by_blocks.divide(next_), block = next_ - tile * a_.blocks;
+    const int n = min((first_tile_ + tile) * kChannels + static_cast<int>(lane_ % kChannels), a_.N - 1);
+    const float* scale = groups.scale + n * groups.scale_stride;
+    const std::uint8_t* zero_point = groups.zero_point + n * groups.zero_point_stride;
+#pragma unroll
+    for (int i = 0; i < Parameters::kCount; ++i) {
+      const int k = block * Kind::kBlockK + (2 * i + static_cast<int>(lane_ / kChannels)) * (Kind::kFlush * Kind::kSlabK);
+      const int group = min(groups.size.divide(k), groups.last);  // past K, x is 0
+      parameters_.scale[i] = scale[group];
+      if (groups.zero_point != nullptr) parameters_.zero_point[i] = zero_point[group];
+    }
+  }
+
+  // The next block into a place of the ring, if there is one more.
+  __device__ __forceinline__ void ask(int stage) {
+    if (asked_ >= end_) return;
+    if (lane_ == 0) {
+      const int tile = a_.by_blocks.divide(asked_), block = asked_ - tile * a_.blocks;
+      const std::uint32_t full = full_ + stage * 8;
+      sm90::barrier_expect(full, kBlockBytes);
+      sm90::copy_box(ptx::shared_address(memory_) + ring_ + stage * kBlockBytes, w_, block * kBlockRow,
+                     (first_tile_ + tile) * kChannels, full, 0, false);
+    }
+    asked_ += a_.warps;
+  }
+
+  const DecodeArguments& a_;
+  const CUtensorMap& w_;
+  std::uint8_t* memory_;
+  unsigned lane_, channel_;
+  int first_tile_, ring_;
+  std::uint32_t full_;
+  int next_, asked_, end_, stage_ = 0;
+  std::uint32_t phase_ = 0;
+  Parameters parameters_;
+};
+
+// --- The kernel ---------------------------------------------------------------------------------------------------
+
+// x to shared memory, zeros past K, by all threads of the CTA; where a thread reads several slabs' weights together, its x
+// of these slabs go to where it looks for them.
+template <class Kind>
+__device__ __forceinline__ void copy_x(const DecodeArguments& a, std::uint8_t* to) {
+  constexpr int kBatch = 8, kTogether = Kind::kTogether, kChunks = Kind::kSlabs * kSlabBytes / 16;  // of a block
+  const int threads = a.warps * 32, chunks = a.blocks * kChunks, all = a.M * chunks, pitch = Kind::x_pitch(a.blocks);
+  const int row_bytes = a.K * static_cast<int>(sizeof(typename Kind::X)), whole = row_bytes / 16;
+  const auto row = [&](int token) { return static_cast<const std::uint8_t*>(a.x) + token * a.x_stride; };
+  const auto place = [&](int token, int chunk) {
+    const int part = chunk % (4 * kTogether);
+    return to + token * pitch + (chunk - part + part % kTogether * 4 + part / kTogether) * 16;
+  };
+  for (int first = static_cast<int>(threadIdx.x); first < all; first += kBatch * threads) {
+    uint4 v[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int at = first + i * threads, token = a.by_blocks.divide(at / kChunks), chunk = at - token * chunks;
+      v[i] = {0, 0, 0, 0};
+      if (at < all && chunk < whole) v[i] = *reinterpret_cast<const uint4*>(row(token) + chunk * 16);
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int at = first + i * threads, token = a.by_blocks.divide(at / kChunks), chunk = at - token * chunks;
+      if (at < all) *reinterpret_cast<uint4*>(place(token, chunk)) = ordered<Kind::kBits>(v[i]);
+    }
+  }
+  if (row_bytes % 16 == 0) return;
+  __syncthreads();
+  if (static_cast<int>(threadIdx.x) < a.M) {
+    const int token = static_cast<int>(threadIdx.x);
+    *reinterpret_cast<uint4*>(place(token, whole)) =
+        ordered<Kind::kBits>(part_of(row(token) + whole * 16, row_bytes - whole * 16));
+  }
+}
+
+// One value of y, of its scaled sum.
+__device__ __forceinline__ void store(const DecodeArguments& a, int m, int n, float v) {
+  void* row = static_cast<char*>(a.y) + m * a.y_stride;
+  switch (a.y_dtype) {
+    case DType::kBFloat16:
+      static_cast<__nv_bfloat16*>(row)[n] = __float2bfloat16_rn(v);
+      return;
+    case DType::kFloat16:
+      static_cast<__half*>(row)[n] = __float2half_rn(v);
+      return;
+    default:
+      static_cast<float*>(row)[n] = v;
+  }
+}
+
+// The outputs of a tile from its warps' sums, by one warp.
+template <class Kind>
+__device__ __forceinline__ void reduce(const DecodeArguments& a, int tile, const std::uint8_t* sums, int sums_bytes,
+                                       int lane, std::uint32_t full, std::uint32_t parity, std::uint32_t empty) {
+  using P = Product<typename Kind::X, Kind::kBits>;
+  using Two = std::conditional_t<Kind::kInteger, int2, float2>;
+  const int g = lane / 4, t = lane % 4, n = tile * kChannels + static_cast<int>(Blocks<Kind>::channel_of(lane / 4));
+  const int pitch = sums_bytes / kChannels;
+  const bool scaled = a.y_dtype != DType::kInt32;
+  float w_scale[2] = {1, 1}, bias[2] = {}, x_scale[Kind::kTokenTiles][2] = {};
+  if (scaled) {  // asked for now, used when the sums are there
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = min(n + i * 8, a.N - 1);
+      if constexpr (Kind::kFlush == 0) w_scale[i] = cuda::w_scale_at(a.epilogue, row) * P::kUnit;
+      if (a.epilogue.bias != nullptr) bias[i] = cuda::bias_at(a.epilogue, row);
+      if constexpr (Kind::kInteger) {
+#pragma unroll
+        for (int j = 0; j < Kind::kTokenTiles; ++j) {
+          x_scale[j][i] = cuda::x_scale_at(a.epilogue, min(j * 8 + t * 2 + i, a.M - 1));
         }
       }
+    }
+  }
+  sm90::barrier_wait(full, parity);
+  typename P::Sum d[Kind::kTokenTiles][4] = {};
+#pragma unroll
+  for (int j = 0; j < Kind::kTokenTiles; ++j) {
+    if (j * 8 + t * 2 >= a.M) break;
+#pragma unroll 8
+    for (int i = 0; i < a.warps; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const Two v = *reinterpret_cast<const Two*>(sums + i * sums_bytes + (half * 8 + g) * pitch + (j * 8 + t * 2) * 4);
+        d[j][2 * half] += v.x;
+        d[j][2 * half + 1] += v.y;
+      }
+    }
+  }
+  __syncwarp();
+  if (lane == 0) arrive(empty);
+#pragma unroll
+  for (int j = 0; j < Kind::kTokenTiles; ++j) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int m = j * 8 + t * 2 + i % 2, row = n + i / 2 * 8;
+      if (m >= a.M || row >= a.N) continue;
+      float v;
+      if constexpr (Kind::kInteger) {
+        if (!scaled) {
+          reinterpret_cast<std::int32_t*>(static_cast<char*>(a.y) + m * a.y_stride)[row] = d[j][i];
+          continue;
+        }
+        v = cuda::scale_sum(d[j][i], w_scale[i / 2], x_scale[j][i % 2]);
+      } else {
+        v = Kind::kFlush > 0 ? d[j][i] : __fmul_rn(d[j][i], w_scale[i / 2]);
+      }
+      if (a.epilogue.bias != nullptr) v = __fadd_rn(v, bias[i / 2]);
+      store(a, m, row, v);
+    }
+  }
+}
+
+template <class Kind>
+__global__ void __launch_bounds__(kMaxWarps * 32, 1)
+    decode_kernel(const __grid_constant__ DecodeArguments a, const __grid_constant__ CUtensorMap w) {
+#if __CUDA_ARCH__ >= 900
+  ptx::launch_dependents();
+  using Sum = typename Product<typename Kind::X, Kind::kBits>::Sum;
+  using Two = std::conditional_t<Kind::kInteger, int2, float2>;
+  extern __shared__ std::uint8_t unaligned[];
+  const Shared<Kind> shared(a);
+  std::uint8_t* memory = unaligned + (-ptx::shared_address(unaligned) & (shared.kPattern - 1));
+  const unsigned lane = threadIdx.x % 32;
+  const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 32), 0);
+  const unsigned all_tiles = (a.N + kChannels - 1) / kChannels;
+  const int first = static_cast<int>(blockIdx.x * all_tiles / gridDim.x);
+  const int end = static_cast<int>((blockIdx.x + 1) * all_tiles / gridDim.x);
+  Blocks<Kind> blocks(a, w, shared, memory, warp, lane, first, end);
+  if (!a.constant_w) ptx::wait_for_predecessor();
+  blocks.fill();
+  // Of so many tiles' sums each: all there, and all read.
+  const std::uint32_t full = ptx::shared_address(memory) + shared.barriers + a.warps * a.stages * 8,
+                      empty = full + a.buffers * 8;
+  const unsigned buffers = a.buffers;
+  if (threadIdx.x < 2 * buffers) sm90::barrier_init(full + threadIdx.x * 8, threadIdx.x < buffers ? a.warps : 1);
+  ptx::wait_for_predecessor();
+  copy_x<Kind>(a, memory + shared.x);
+  __syncthreads();
+
+  // The tokens past the last are it again; their sums are not stored.
+  int x_of[Kind::kTokenTiles];
+#pragma unroll
+  for (int j = 0; j < Kind::kTokenTiles; ++j) {
+    x_of[j] = shared.x + min(j * 8 + lane / 4, a.M - 1) * Kind::x_pitch(a.blocks) + lane % 4 * 16;
+  }
+  for (int tile = first; tile < end; ++tile) {
+    Sum sums[Kind::kTokenTiles][2][4] = {};
+    while (blocks.next_is_of(tile)) {
+      blocks.multiply(tile, x_of, sums);
+    }
+
+    // The warps' sums meet in shared memory, once those of the tile that had the place before have been read.
+    const unsigned it = tile - first, buffer = it & (buffers - 1), round = buffers == 4 ? it / 4 : it / 2;
+    std::uint8_t* met = memory + shared.sums + buffer * a.warps * shared.sums_bytes;
+    if (round > 0) sm90::barrier_wait(empty + buffer * 8, (round - 1) % 2);
+    std::uint8_t* mine = met + warp * shared.sums_bytes + lane / 4 * (shared.sums_bytes / kChannels) + lane % 4 * 8;
+#pragma unroll
+    for (int j = 0; j < Kind::kTokenTiles; ++j) {
+      if (j * 8 + lane % 4 * 2 >= a.M) break;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        *reinterpret_cast<Two*>(mine + j * 32 + half * (shared.sums_bytes / 2)) = {
+            sums[j][0][2 * half] + sums[j][1][2 * half], sums[j][0][2 * half + 1] + sums[j][1][2 * half + 1]};
+      }
+    }
+    __syncwarp();
+    if (lane == 0) arrive(full + buffer * 8);
+    if (warp == static_cast<int>(it & (a.warps - 1))) {
+      reduce<Kind>(a, tile, met, shared.sums_bytes, lane, full + buffer * 8, round % 2, empty + buffer * 8);
     }
   }
 #endif

@@ -10,40 +10,95 @@
 namespace octavo::decode {
 
 inline constexpr int kMaxTokens = 16;
+inline constexpr int kMaxGroup = 1 << 14;  // or one as long as K
 // Of a CTA, and of two on one multiprocessor.
 inline constexpr int kMaxShared = 227 * 1024;
 inline constexpr int kSharedOfTwo = (228 / 2 - 1) * 1024;
 
-// Whether shared memory holds all of x beside a ring of two stages.
-template <class X>
-bool fits(std::int64_t M, std::int64_t K) {
-  if (M < 1 || M > kMaxTokens) return false;
-  if (K > kMaxShared) return false;
-  const int m = static_cast<int>(M), k = static_cast<int>(K);
-  return (m <= 8 ? Shared<X, 1, 2>::bytes(m, k) : Shared<X, 2, 2>::bytes(m, k)) <= kMaxShared;
+// A group's sums are flushed after so many slabs of 32 weights: four where that is a whole part of a group.
+inline int flush_of(const WeightFormat& format) { return format.group_size > 0 && format.group_size % 128 != 0 ? 1 : 4; }
+
+template <class Kind>
+int shared_bytes(DecodeArguments& a, int warps, int stages) {
+  a.warps = warps;
+  a.stages = stages;
+  a.blocks = Kind::blocks(a.K);
+  a.buffers = a.M <= 4 ? 4 : 2;
+  return Shared<Kind>(a).bytes;
 }
 
-template <class X, int kTokenTiles, int kStages>
-void launch(const Arguments& a, int ctas) {
-  const int M = static_cast<int>(a.y.rows), N = static_cast<int>(a.y.cols), K = static_cast<int>(a.x.cols);
-  ctas = std::min(ctas, (N + kChannels - 1) / kChannels);
-  CUtensorMap w = {};
-  if (!cuda::map_tensor(a.w.q.data, 1, N, K, a.w.q.stride, {kBoxK, kChannels, kBoxK}, w)) return;
-  const DecodeArguments arguments = {M, N, K, a.x.data, a.x.stride, a.y.data, a.y.stride, a.y.dtype, cuda::epilogue_of(a)};
-  cuda::launch(decode_kernel<X, kTokenTiles, kStages>, dim3(ctas), dim3(kThreads),
-               Shared<X, kTokenTiles, kStages>::bytes(M, K), a.stream, {}, arguments, w);
+// Whether shared memory holds all of x beside a ring of one stage.
+template <class X, int kBits>
+bool fits(std::int64_t M, std::int64_t K, const WeightFormat& format) {
+  if (M < 1 || M > kMaxTokens || K < 1 || K > kMaxShared || format.group_size > kMaxGroup) return false;
+  DecodeArguments a = {};
+  a.M = static_cast<int>(M);
+  a.K = static_cast<int>(K);
+  return shared_bytes<Kind<X, kBits, 0, 1>>(a, kMaxWarps, 1) <= kMaxShared;
 }
 
-// A weight that all multiprocessors together hold is best read by one CTA on each, which leaves room for the next kernel's
-// CTA beside it and so for its weights. A larger one wants two CTAs' rings, if their copies of x fit.
-template <class X>
-void launch(const Arguments& a) {
-  const int M = static_cast<int>(a.y.rows), K = static_cast<int>(a.x.cols);
+// Two CTAs of eight warps fill a multiprocessor, or, where their copies of x would take what the rings need, one of sixteen.
+// No more fit than there are, or CTAs would not be spread evenly: what they do not need of shared memory, they ask for too.
+// Measured on an H200, as are the stages: two are best, but for few nibbles, which one ring's stage nearly holds.
+template <class Kind>
+void launch_kind(const Arguments& a, DecodeArguments d) {
   const int sms = cuda::gpus()[static_cast<std::size_t>(cuda::current_device())].num_sms;
-  const bool large = a.y.cols > std::int64_t{2} * kChannels * sms || K > 4096;
-  if (M > 8) return launch<X, 2, 2>(a, large && Shared<X, 2, 2>::bytes(M, K) <= kSharedOfTwo ? 2 * sms : sms);
-  if (Shared<X, 1, 3>::bytes(M, K) <= kSharedOfTwo) return launch<X, 1, 3>(a, large ? 2 * sms : sms);
-  return launch<X, 1, 2>(a, large && Shared<X, 1, 2>::bytes(M, K) <= kSharedOfTwo ? 2 * sms : sms);
+  const int tiles = (d.N + kChannels - 1) / kChannels;
+  int stages = Kind::kBits == 4 && tiles <= 2 * sms ? 1 : 2;
+  const int x_bytes = d.M * d.K * static_cast<int>(sizeof(typename Kind::X));
+  const bool two =
+      (Kind::kBits == 4 || x_bytes <= 48 * 1024) && shared_bytes<Kind>(d, kMaxWarps / 2, stages) <= kSharedOfTwo;
+  const int warps = two ? kMaxWarps / 2 : kMaxWarps;
+  if (!two && shared_bytes<Kind>(d, warps, stages) > kMaxShared) stages = 1;
+  const int least = two ? kMaxShared / 3 + 1024 : kMaxShared / 2 + 1024;
+  const int bytes = std::max(shared_bytes<Kind>(d, warps, stages), least);
+  d.by_blocks = Divisor(static_cast<unsigned>(d.blocks));
+  CUtensorMap w = {};
+  if (!cuda::map_tensor(a.w.q.data, 1, d.N, row_bytes(a.w.q.dtype, d.K), a.w.q.stride, {kBlockRow, kChannels, kBlockRow},
+                        w)) {
+    return;
+  }
+  cuda::launch(decode_kernel<Kind>, dim3(static_cast<unsigned>(std::min(two ? 2 * sms : sms, tiles))),
+               dim3(static_cast<unsigned>(warps * 32)), static_cast<std::size_t>(bytes), a.stream, {}, d, w);
+}
+
+template <class X, int kBits, int kFlush>
+void launch_tokens(const Arguments& a, const DecodeArguments& d) {
+  if (d.M > 8) return launch_kind<Kind<X, kBits, kFlush, 2>>(a, d);
+  launch_kind<Kind<X, kBits, kFlush, 1>>(a, d);
+}
+
+template <class X, int kBits>
+void launch(const Arguments& a) {
+  DecodeArguments d = {};
+  d.M = static_cast<int>(a.y.rows);
+  d.N = static_cast<int>(a.y.cols);
+  d.K = static_cast<int>(a.x.cols);
+  d.x = a.x.data;
+  d.x_stride = a.x.stride;
+  d.y = a.y.data;
+  d.y_stride = a.y.stride;
+  d.y_dtype = a.y.dtype;
+  d.epilogue = cuda::epilogue_of(a);
+  d.constant_w = a.constant_w;
+  if constexpr (sizeof(X) == 1) {
+    launch_tokens<X, kBits, 0>(a, d);
+  } else {
+    const WeightFormat& format = a.w.format;
+    if constexpr (kBits == 8) {
+      if (format.group_size <= 0 && format.symmetric) return launch_tokens<X, kBits, 0>(a, d);
+    }
+    const bool grouped = format.group_size > 0;
+    d.groups.last = grouped ? static_cast<int>((d.K - 1) / format.group_size) : 0;
+    d.groups.size = Divisor(grouped ? static_cast<unsigned>(format.group_size) : kMaxGroup);
+    const bool per_tensor = format.group_size == kPerTensor;
+    d.groups.scale = static_cast<const float*>(a.w.scale.data);
+    d.groups.scale_stride = per_tensor ? 0 : a.w.scale.stride / static_cast<std::int64_t>(sizeof(float));
+    d.groups.zero_point = static_cast<const std::uint8_t*>(a.w.zero_point.data);
+    d.groups.zero_point_stride = per_tensor ? 0 : a.w.zero_point.stride;
+    if (flush_of(format) == 4) return launch_tokens<X, kBits, 4>(a, d);
+    launch_tokens<X, kBits, 1>(a, d);
+  }
 }
 
 }  // namespace octavo::decode

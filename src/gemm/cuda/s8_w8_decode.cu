@@ -3,8 +3,8 @@
 
 namespace octavo {
 
-bool s8_w8_decode_fits(std::int64_t M, std::int64_t K) { return decode::fits<std::int8_t>(M, K); }
+bool s8_w8_decode_fits(std::int64_t M, std::int64_t K) { return decode::fits<std::int8_t, 8>(M, K, {}); }
 
-void cuda_s8_w8_decode(const Arguments& a, Parallel& /*parallel*/) { decode::launch<std::int8_t>(a); }
+void cuda_s8_w8_decode(const Arguments& a, Parallel& /*parallel*/) { decode::launch<std::int8_t, 8>(a); }
 
 }  // namespace octavo
