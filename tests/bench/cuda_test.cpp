@@ -83,6 +83,17 @@ TEST_F(CudaBench, ARowIsTimedByNameAndSaysWhyNot) {
   EXPECT_NE(large[0].skipped.find("MiB"), std::string::npos) << large[0].skipped;
 }
 
+// A weight much larger than the cache is read as fast as a gigabyte is; were either found in a cache, it would not be.
+TEST_F(CudaBench, BytesAreCold) {
+  for (const Row& row : measure({"w8a8"}, {1, 16384, 16384}, "")) {
+    if (row.op == "quantize_per_token") continue;
+    ASSERT_EQ(row.skipped, "");
+    EXPECT_NEAR(row.weight_bytes / row.read_seconds / row.bytes_a_second, 1, 0.15) << row.op;
+    EXPECT_EQ(row.limit(), Limit::kBandwidth) << row.op;
+    EXPECT_LT(row.roof_fraction(), 1.1) << row.op;
+  }
+}
+
 TEST_F(CudaBench, RoofsAreThoseOfAGpu) {
   const auto roofs = measure_roofs_on_cuda();
   ASSERT_TRUE(roofs.ok()) << roofs.status().message();

@@ -199,9 +199,11 @@ void read_all(const std::byte* data, std::int64_t bytes, int num_sms, std::uint3
          reinterpret_cast<const uint4*>(data), chunks, sink);
 }
 
-void read_and_write(const std::byte* from, std::int64_t bytes, int every, std::byte* to, int num_sms, Stream stream) {
+void read_and_write(const std::byte* from, std::int64_t bytes, int every, std::byte* to, Stream stream) {
   const std::int64_t chunks = bytes / 16;
-  launch(every == 2 ? move_kernel<2> : move_kernel<4>, dim3(read_grid(chunks, num_sms)), dim3(kReadThreads), 0, stream, {},
+  const std::int64_t tiles = (chunks + kLoads * kReadThreads - 1) / (kLoads * kReadThreads);
+  launch(every == 2 ? move_kernel<2> : move_kernel<4>,
+         dim3(static_cast<unsigned>(std::clamp<std::int64_t>(tiles, 1, 1 << 20))), dim3(kReadThreads), 0, stream, {},
          reinterpret_cast<const uint4*>(from), chunks, reinterpret_cast<uint4*>(to));
 }
 

@@ -21,7 +21,7 @@ void read_all(const std::byte* data, std::int64_t bytes, int num_sms, std::uint3
 
 // Copies of each `every` (2 or 4) times 16 bytes the first, after the kernel in front has ended: what a kernel does that
 // reads so much more than it writes.
-void read_and_write(const std::byte* from, std::int64_t bytes, int every, std::byte* to, int num_sms, Stream stream);
+void read_and_write(const std::byte* from, std::int64_t bytes, int every, std::byte* to, Stream stream);
 
 // A kernel on every SM that does nothing.
 void launch_nothing(int num_sms, Stream stream);

@@ -116,7 +116,7 @@ Status CudaActivations::quantize(int copy) const {
 
 void CudaActivations::move(int copy) const {
   std::byte* const data = buffer_.data() + copy * stride_;
-  read_and_write(data, x_bytes_, bits_of(dtype_) / 8, data + round_up(x_bytes_, 64), meter_.num_sms(), meter_.stream());
+  read_and_write(data, x_bytes_, bits_of(dtype_) / 8, data + round_up(x_bytes_, 64), meter_.stream());
 }
 
 }  // namespace octavo::bench
