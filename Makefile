@@ -40,8 +40,9 @@ test-tsan: deps  # the thread pool under ThreadSanitizer
 
 test-gpu: build  ## run the tests that need a GPU; they skip themselves, and say why, where there is none
 	@cmake --preset dev >/dev/null
-	@cmake --build --preset dev --target cuda_test
+	@cmake --build --preset dev --target cuda_test cli_test
 	@build/dev/tests/gemm/cuda_test
+	@build/dev/tests/cli/cli_test --gtest_filter='*Gpu*'
 	@$(BIN)/python -m pytest tests/python/test_cuda.py -rs
 
 test-python: build

@@ -24,7 +24,8 @@ def conditions(rows: list[dict], **fixed) -> list[tuple]:
 
 def draw_panel(axis, members: list[dict], title: str) -> None:
     places = conditions(members)
-    for ours, color, offset in ((True, OURS, -0.2), (False, PEER, 0.2)):
+    compared = not all(row["ours"] for row in members)
+    for ours, color, offset in ((True, OURS, -0.2), (False, PEER, 0.2)) if compared else ((True, OURS, 0),):
         for index, place in enumerate(places):
             row = best([row for row in members if (row["N"], row["K"], row["M"]) == place], ours)
             if row is not None:
@@ -56,9 +57,11 @@ def draw(rows: list[dict], title: str, file: Path) -> None:
     for line, family in zip(axes, families, strict=True):
         for axis, count in zip(line, threads, strict=True):
             members = [row for row in rows if row["family"] == family and row["threads"] == count]
-            draw_panel(axis, members, f"{FAMILIES[family]}, {count} thread{'s' if count > 1 else ''}")
-    handles = [plt.Rectangle((0, 0), 1, 1, color=OURS), plt.Rectangle((0, 0), 1, 1, color=PEER)]
-    figure.legend(handles, ["octavo", "best peer"], loc="outside lower left", ncols=2, frameon=False, fontsize=9)
+            where = "" if count is None else f", {count} thread{'s' if count > 1 else ''}"  # None: on a GPU
+            draw_panel(axis, members, FAMILIES[family] + where)
+    if not all(row["ours"] for row in rows):
+        handles = [plt.Rectangle((0, 0), 1, 1, color=OURS), plt.Rectangle((0, 0), 1, 1, color=PEER)]
+        figure.legend(handles, ["octavo", "best peer"], loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     figure.suptitle(f"{title}, weights cold: M, and N x K below", x=0.01, ha="left", fontsize=10)
     figure.savefig(file, dpi=130)
 

@@ -1,6 +1,7 @@
 #include "bench/cases.h"
 
 #include <charconv>
+#include <span>
 
 #include "core/error.h"
 #include "core/macros.h"
@@ -22,10 +23,12 @@ Result<Case> parse_case(std::string_view text) {
   return c;
 }
 
-std::vector<Case> default_cases() {
+std::vector<Case> default_cases(DeviceType device) {
+  static constexpr const char* kCpu[] = {"w8a16", "w8a16:float32", "w4a16-g128", "w4a16-g128:float32",
+                                         "w8a8",  "w4a8-g128",     "w4a8-g32",   "llm.int8"};
+  static constexpr const char* kCuda[] = {"w8a16", "w8a16:float16", "w4a16-g128", "w4a16-g128:float16", "w8a8"};
   std::vector<Case> cases;
-  for (const char* text :
-       {"w8a16", "w8a16:float32", "w4a16-g128", "w4a16-g128:float32", "w8a8", "w4a8-g128", "w4a8-g32", "llm.int8"}) {
+  for (const char* text : device == DeviceType::kCpu ? std::span<const char* const>(kCpu) : kCuda) {
     cases.push_back(parse_case(text).value());
   }
   return cases;

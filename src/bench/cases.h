@@ -18,8 +18,8 @@ struct Case {
 // "w8a16", or "w8a16:float32" with the type of x. Fails for static activation scales, which are no product of their own.
 Result<Case> parse_case(std::string_view text);
 
-// Every kind of product once; weight-only with both types of x.
-std::vector<Case> default_cases();
+// Every kind of product once; weight-only with both types of x. On CUDA those that it has kernels for.
+std::vector<Case> default_cases(DeviceType device = DeviceType::kCpu);
 
 struct Shape {
   std::int64_t M, N, K;

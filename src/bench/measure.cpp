@@ -1,10 +1,9 @@
 #include "bench/measure.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <map>
-#include <optional>
 
+#include "bench/forced_kernel.h"
 #include "bench/product.h"
 #include "bench/roofs.h"
 #include "core/error.h"
@@ -22,32 +21,16 @@ constexpr std::size_t kMultiplyRepeats = 9;
 // Reference kernels are here to be read, not to be fast.
 constexpr double kMaxReferenceOperations = 2e8;
 
-// OCTAVO_KERNEL while this lives: a row is forced as a user would force it.
-class ForcedKernel {
- public:
-  explicit ForcedKernel(const std::string& name) {
-    if (const char* before = std::getenv(kVariable)) before_ = before;
-    if (!name.empty()) ::setenv(kVariable, name.c_str(), 1);
-  }
-  ~ForcedKernel() {
-    if (before_) {
-      ::setenv(kVariable, before_->c_str(), 1);
-    } else {
-      ::unsetenv(kVariable);
-    }
-  }
-  ForcedKernel(const ForcedKernel&) = delete;
-  ForcedKernel& operator=(const ForcedKernel&) = delete;
-
- private:
-  static constexpr const char* kVariable = "OCTAVO_KERNEL";
-  std::optional<std::string> before_;
-};
-
 // What the multiply units get: 16-bit activations that are not bfloat16 are widened.
 std::string_view operands_of(const Case& c) {
   if (op_of(c.scheme) != Op::kLinear) return "int8";
   return c.activation == DType::kBFloat16 ? "bf16" : "fp32";
+}
+
+// scaled_mm is timed with the quantization of x before it.
+std::string_view op_name(const Case& c) {
+  const Op op = op_of(c.scheme);
+  return op == Op::kScaledMm ? "linear_w8a8" : to_string(op);
 }
 
 // The product, the read loop and the multiply loop in turns, so that what disturbs the machine disturbs all three.
@@ -103,6 +86,7 @@ Row measure_row(const Case& c, const Shape& shape, const Kernel* forced, const O
                 Parallel& parallel) {
   Row row = {};
   row.what = c;
+  row.op = op_name(c);
   row.shape = shape;
   row.threads = parallel.num_threads();
   const ForcedKernel environment(forced != nullptr ? std::string(forced->name) : "");
@@ -141,9 +125,26 @@ double Row::operations() const {
   return 2 * static_cast<double>(shape.M) * static_cast<double>(shape.N) * static_cast<double>(shape.K);
 }
 
-double Row::roof_seconds() const { return std::max(read_seconds, operations() / operations_a_second); }
+double Row::roof_seconds() const { return std::max({read_seconds, multiply_seconds(), launch_seconds}); }
 
-bool Row::bandwidth_limits() const { return read_seconds >= operations() / operations_a_second; }
+// Reading takes a launch too: where the bytes alone, at the rate of many, would take less than one, it is the launch.
+Limit Row::limit() const {
+  if (multiply_seconds() == roof_seconds()) return Limit::kCompute;
+  if (bytes_a_second > 0 && weight_bytes / bytes_a_second < launch_seconds) return Limit::kLaunch;
+  return Limit::kBandwidth;
+}
+
+std::string_view to_string(Limit limit) {
+  switch (limit) {
+    case Limit::kBandwidth:
+      return "bandwidth";
+    case Limit::kCompute:
+      return "compute";
+    case Limit::kLaunch:
+      return "launch";
+  }
+  return "unknown";
+}
 
 void measure(const Options& options, FunctionRef<void(const Row&)> done) {
   std::map<int, std::unique_ptr<Parallel>> pools;

@@ -37,7 +37,7 @@ double multiply_rate(const Unit& unit, Parallel& parallel);
 struct Roof {
   std::string_view name;
   double value;
-  std::string_view unit;  // "GB/s" or "TOPS"
+  std::string_view unit;  // "GB/s", "TOPS", or on CUDA "us"
   double spread;
 };
 

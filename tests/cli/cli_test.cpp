@@ -7,6 +7,7 @@
 
 #include "checkpoint/json.h"
 #include "checkpoint/make_checkpoint.h"
+#include "core/cuda.h"
 #include "octavo/version.h"
 
 namespace octavo {
@@ -137,7 +138,10 @@ TEST_F(Program, BenchmarksWhatItIsAsked) {
   ASSERT_EQ(figures["rows"].size(), 30u);  // 3 shapes, 5 schemes, 2 numbers of threads
   EXPECT_GT(figures["last_level_bytes"], 0);
   for (const Json& row : figures["rows"]) {
-    for (const char* key : {"us", "gbps", "tops", "roof_fraction", "read_gbps", "multiply_tops"}) EXPECT_GT(row[key], 0);
+    for (const char* key : {"us", "gbps", "tops", "roof_us", "roof_fraction", "read_gbps", "multiply_tops"}) {
+      EXPECT_GT(row[key], 0);
+    }
+    EXPECT_TRUE(row["limit"] == "bandwidth" || row["limit"] == "compute") << row["limit"];
     EXPECT_GE(row["repeats"], 5);
     EXPECT_GE(row["spread"], 0);
     EXPECT_SAYS(done.out, row["kernel"].get<std::string>());
@@ -167,15 +171,21 @@ TEST_F(Program, BenchmarksKernelsByName) {
 }
 
 TEST_F(Program, BenchmarkRefusesWhatItCannotTime) {
-  for (const std::vector<std::string>& wrong : std::vector<std::vector<std::string>>{{"--kernel", "cpu_none"},
-                                                                                     {"--shapes", "64"},
-                                                                                     {"--shapes", "1x2x3x4"},
-                                                                                     {"--shapes", "0x64x64"},
-                                                                                     {"--schemes", "w8a8-static"},
-                                                                                     {"--schemes", "w8a16:int8"},
-                                                                                     {"--threads", "0"},
-                                                                                     {"--rows", "0"},
-                                                                                     {"--device", "cuda"}}) {
+  for (const std::vector<std::string>& wrong :
+       std::vector<std::vector<std::string>>{{"--kernel", "cpu_none"},
+                                             {"--shapes", "64"},
+                                             {"--shapes", "1x2x3x4"},
+                                             {"--shapes", "0x64x64"},
+                                             {"--schemes", "w8a8-static"},
+                                             {"--schemes", "w8a16:int8"},
+                                             {"--threads", "0"},
+                                             {"--rows", "0"},
+                                             {"--device", "gpu"},
+                                             {"--device", "cuda", "--shapes", "64"},
+                                             {"--device", "cuda", "--rows", "0"},
+                                             {"--device", "cuda", "--threads", "1"},
+                                             {"--device", "cuda", "--kernel", "none"},
+                                             {"--kernel", "cuda_s8_w8_reference"}}) {
     std::vector<std::string> arguments = {"bench"};
     arguments.insert(arguments.end(), wrong.begin(), wrong.end());
     const Outcome refused = run(arguments);
@@ -183,6 +193,35 @@ TEST_F(Program, BenchmarkRefusesWhatItCannotTime) {
     EXPECT_SAYS(refused.err, "octavo bench: ");
   }
   EXPECT_EQ(run({"bench", "--json", directory_.path("none/figures.json")}).code, 1);
+}
+
+TEST_F(Program, BenchmarkSaysWhereAKernelRuns) {
+  const Outcome refused = run({"bench", "--device", "cuda", "--kernel", "cpu_s8_w8_reference"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_SAYS(refused.err, "cpu_s8_w8_reference does not run on cuda; use --device cpu");
+}
+
+TEST_F(Program, BenchmarksAGpuOrSaysWhatIsMissing) {
+  const std::string file = directory_.path("figures.json");
+  const Outcome done = run({"bench", "--device", "cuda", "--shapes", "3x64x96", "--schemes", "w8a8", "--seconds", "0",
+                            "--kernel", "all", "--json", file});
+  if (const Status ready = cuda::ready({DeviceType::kCuda, 0}); !ready.ok()) {
+    EXPECT_EQ(done.code, 1);
+    EXPECT_SAYS(done.err, "octavo bench: --device cuda: " + ready.message());
+    EXPECT_SAYS(done.err, "octavo doctor");
+    EXPECT_EQ(done.out, "");
+    EXPECT_FALSE(fs::exists(file));
+    EXPECT_EQ(run({"bench", "--device", "cuda", "--roofs"}).code, 1);
+    return;
+  }
+  ASSERT_EQ(done.code, 0) << done.err;
+  const Json figures = Json::parse(test::read_text(file));
+  EXPECT_EQ(figures["gpu"], cuda::gpus()[0].name);
+  ASSERT_GE(figures["rows"].size(), 3u);  // quantize_per_token; scaled_mm and linear_w8a8 on every row
+  for (const Json& row : figures["rows"]) {
+    for (const char* key : {"us", "gbps", "roof_us", "roof_fraction", "read_gbps"}) EXPECT_GT(row[key], 0);
+    EXPECT_SAYS(done.out, row["kernel"].get<std::string>());
+  }
 }
 
 TEST_F(Program, DoctorSaysWhatItFinds) {
