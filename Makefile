@@ -42,7 +42,7 @@ test-gpu: build  ## run the tests that need a GPU; they skip themselves, and say
 	@cmake --preset dev >/dev/null
 	@cmake --build --preset dev --target cuda_test
 	@build/dev/tests/gemm/cuda_test
-	@$(BIN)/python -m pytest tests/python/test_cuda.py -rs
+	@$(BIN)/python -m pytest tests/python -k cuda -rs
 
 test-python: build
 	@$(BIN)/python -m pytest

@@ -79,9 +79,14 @@ def cases():
 CASES = list(cases())
 
 
+WITHOUT_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
 @pytest.mark.parametrize(("name", "args"), CASES, ids=[f"{name}-{i}" for i, (name, _) in enumerate(CASES)])
-def test_opcheck(name, args):
-    torch.library.opcheck(getattr(ops, name).default, args)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=WITHOUT_CUDA)])
+def test_opcheck(name, args, device):
+    moved = tuple(a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
+    torch.library.opcheck(getattr(ops, name).default, moved)
 
 
 def test_every_operator_with_tensors_is_checked():
