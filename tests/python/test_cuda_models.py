@@ -69,6 +69,12 @@ class Memory:
         return torch.cuda.max_memory_allocated() - self._before
 
 
+def difference(found, expected):
+    """The norm of it, relative. Where activations are quantized, a rounding in front turns into a step of 1/127 here
+    and there: hence float32 where models are compared, since FP16's arithmetic alone moves such logits by 5 %."""
+    return ((found - expected).norm() / expected.norm()).item()
+
+
 def sizes(model):
     """Bytes of a model's tensors, and of its largest layer."""
     layers = [list(module.buffers()) for module in model.modules() if isinstance(module, QuantizedLinear)]
@@ -91,11 +97,9 @@ def test_a_loaded_model_computes_what_it_does_on_the_cpu(checkpoint, scheme):
     tokens = torch.arange(40).reshape(2, 20)
     path = checkpoint(scheme)
     with torch.no_grad():
-        expected = octavo.load(path)(tokens).logits
-        found = octavo.load(path, device="cuda")(tokens.cuda()).logits
-    # FP16 through four layers; integer activations turn its rounding into steps of 1/127 here and there.
-    error = (found.cpu().float() - expected.float()).norm() / expected.float().norm()
-    assert error < (0.05 if octavo.parse_scheme(scheme).activation else 0.01)
+        expected = octavo.load(path, dtype=torch.float32)(tokens).logits
+        found = octavo.load(path, dtype=torch.float32, device="cuda")(tokens.cuda()).logits
+    assert difference(found.cpu(), expected) < 0.01
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -166,15 +170,14 @@ def test_modules_compile_for_any_batch_and_with_gradients(scheme):
 @pytest.mark.parametrize("scheme", ["w4a16-g128", "w8a8"])
 def test_models_compile_without_graph_breaks(scheme, mode):
     torch.compiler.reset()
-    model = wide_llama().cuda()
+    model = wide_llama().float().cuda()
     octavo.quantize_model(model, scheme)
     compiled = torch.compile(model, fullgraph=True, mode=mode, dynamic=False)
     tokens = torch.arange(20, device="cuda").reshape(1, 20)
     with torch.no_grad():
-        expected = model(tokens, use_cache=False).logits.float()
+        expected = model(tokens, use_cache=False).logits
         for _ in range(3):
-            found = compiled(tokens, use_cache=False).logits.float()
-            assert (found - expected).norm() / expected.norm() < 0.05
+            assert difference(compiled(tokens, use_cache=False).logits, expected) < 0.01
 
 
 @pytest.mark.parametrize("scheme", ON_DEVICE)
