@@ -8,13 +8,13 @@ from triton.language.extra import cuda as gdc
 
 # Integers a program reads at a time, its warps, programs for each SM. Which is best depends on the bytes.
 CONFIGURATIONS = [(4096, 4, 4), (4096, 4, 8), (8192, 8, 2), (8192, 8, 4), (16384, 8, 2), (16384, 16, 1)]
-NO_SUM = 0x5EED5EED  # of the zeros that are read
+UNLIKELY = 0x5EED5EED  # as a sum
 
 
 @triton.jit
-def _read(source, result, count, never, BLOCK: tl.constexpr, OVERLAPS: tl.constexpr):
-    """Sums up int32 [count]. With OVERLAPS it starts while the kernel before it still runs, as ours do (programmatic
-    dependent launch), and reads before that has ended."""
+def _read(source, result, count, unlikely, BLOCK: tl.constexpr, OVERLAPS: tl.constexpr):
+    """Sums up int32 [count]; a store hangs on the sum, so that no load is left out. With OVERLAPS it starts while the
+    kernel before it still runs, as ours do (programmatic dependent launch), and reads before that has ended."""
     if OVERLAPS:
         gdc.gdc_launch_dependents()
     sums = tl.zeros([BLOCK], tl.int32)
@@ -24,7 +24,7 @@ def _read(source, result, count, never, BLOCK: tl.constexpr, OVERLAPS: tl.conste
     if OVERLAPS:
         gdc.gdc_wait()
     total = tl.sum(sums)
-    if total == never:
+    if total == unlikely:
         tl.store(result, total)
 
 
@@ -32,7 +32,11 @@ def read_floor_us(read_bytes: int, repeats: int = 7) -> float:
     """Least microseconds of a kernel in a graph of kernels that each read so many bytes, cold: the median of `repeats`
     replays, with the best of some shapes of launch."""
     count = read_bytes // 4
-    sources = [torch.zeros(count, dtype=torch.int32, device="cuda") for _ in range(copies(read_bytes))]
+    bounds = torch.iinfo(torch.int32)
+    sources = [
+        torch.randint(bounds.min, bounds.max, (count,), dtype=torch.int32, device="cuda")
+        for _ in range(copies(read_bytes))
+    ]
     result = torch.zeros(1, dtype=torch.int32, device="cuda")
     processors = torch.cuda.get_device_properties(0).multi_processor_count
     least = float("inf")
@@ -42,7 +46,7 @@ def read_floor_us(read_bytes: int, repeats: int = 7) -> float:
             def read(i, block=block, warps=warps, programs=programs, overlaps=overlaps):
                 grid = (min(programs * processors, -(-count // block)),)
                 options = dict(num_warps=warps, launch_pdl=overlaps)
-                _read[grid](sources[i], result, count, NO_SUM, BLOCK=block, OVERLAPS=overlaps, **options)
+                _read[grid](sources[i], result, count, UNLIKELY, BLOCK=block, OVERLAPS=overlaps, **options)
 
             graph = Graph(rotating(read, len(sources)))
             times = sorted(graph.us() / len(sources) for _ in range(repeats))

@@ -47,8 +47,8 @@ def test_w8a8_layers_give_the_cpus_bits(quantized, tokenizer, dtype):
                 assert torch.equal(on_cuda[name](rows.cuda()).cpu(), module(rows)), name
 
 
-# In nats a token, the log of the perplexity, to which rounding adds. On a CPU, arithmetic in FP16 or BF16 rather than in
-# FP32 moves it by 2e-4 or 6e-4; two devices' own roundings may differ by some of these.
+# In nats a token, the log of the perplexity, to which rounding adds. On a CPU, arithmetic in FP16 or BF16 rather than
+# in FP32 moves it by 2e-4 or 6e-4; two devices' own roundings may differ by some of these.
 @pytest.mark.parametrize(("dtype", "nats"), [(torch.float32, 1e-4), (torch.float16, 1e-3), (torch.bfloat16, 3e-3)])
 @pytest.mark.parametrize("scheme", ["w8a16", "w4a16-g64-asym"])
 def test_the_perplexity_is_the_cpus(quantized, tokenizer, scheme, dtype, nats):
