@@ -1,7 +1,9 @@
 """Times of CUDA work as a model sees it: replays of CUDA graphs, on weights that are read cold."""
 
 import math
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from common import facts, median_and_spread
@@ -64,6 +66,7 @@ def compare(works: dict[str, tuple[Callable[[], object], int]], repeats: int) ->
     return {name: median_and_spread(times) for name, times in us.items()}
 
 
-def gpu_facts(machine: str, command: str) -> dict:
-    """facts() of a machine with a GPU."""
+def gpu_facts(machine: str) -> dict:
+    """facts() of a machine with a GPU and of the command that runs."""
+    command = " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     return facts(machine, command) | {"gpu": torch.cuda.get_device_properties(0).name, "torch": torch.__version__}

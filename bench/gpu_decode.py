@@ -5,6 +5,7 @@
 Llama-2-7B's configuration with random weights, in FP16 and quantized in memory. transformers' modules and static cache;
 each decoder layer compiled (all of them share one graph of torch.compile), and a whole step, from token to token, one
 CUDA graph. Rows are (batch, length): so many sequences decode that many tokens, greedily, into a cache of that length.
+Times are the GPU's, between events around each step.
 
 `linears_us` is the time of the decoder layers' linear layers alone, in a graph of their own; `rest_us` what else FP16's
 step takes. Amdahl: with a scheme's linears and FP16's rest, a step could be `possible` times as fast as FP16's;
@@ -31,7 +32,7 @@ LLAMA_2_7B = dict(
     hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32,
     vocab_size=32000, max_position_embeddings=4096,
 )  # fmt: skip
-SCHEMES = ("fp16", "w8a16", "w4a16-g128", "w8a8")
+SCHEMES = ("w8a16", "w4a16-g128", "w8a8")
 ROWS = [(1, 128), (1, 512), (4, 128), (8, 128), (16, 128)]
 REPLAYS = 10
 
@@ -127,11 +128,12 @@ def linears_us(model: LlamaForCausalLM, batch: int) -> float:
 
 def measure(model: LlamaForCausalLM, batch: int, length: int) -> dict:
     decoder = Decoder(model, batch, length)
-    torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     difference = decoder.difference()
-    assert difference < 0.1, f"the compiled step's logits differ from transformers' by {difference:.3f}"
+    # Rounding activations to int8 makes much of small differences; what is simply wrong is off by more than 1.
+    assert difference < 0.5, f"the compiled step's logits differ from transformers' by {difference:.3f}"
     compiled = time.perf_counter() - start
+    torch.cuda.reset_peak_memory_stats()
     graph = Graph(decoder.step)
     decoder.restart()
     steps = [graph.us() for _ in range(length)]
@@ -181,12 +183,12 @@ def main() -> None:
     parser.add_argument("--machine", help="record the figures under this name")
     parser.add_argument("--layers", type=int, default=LLAMA_2_7B["num_hidden_layers"])
     parser.add_argument("--rows", type=parse_row, nargs="+", default=ROWS, metavar="BATCHxLENGTH")
-    parser.add_argument("--schemes", nargs="+", default=SCHEMES)
+    parser.add_argument("--schemes", nargs="*", default=SCHEMES, help="beside fp16")
     parser.add_argument("--attention", default="sdpa", choices=("sdpa", "eager"))
     options = parser.parse_args()
     configuration = LLAMA_2_7B | dict(num_hidden_layers=options.layers, attn_implementation=options.attention)
     rows, fp16 = [], {}
-    for scheme in options.schemes:
+    for scheme in ("fp16", *options.schemes):
         model = quantized_model(scheme, configuration)
         held = round(torch.cuda.memory_allocated() / 1e9, 2)
         for batch, length in options.rows:
@@ -197,7 +199,7 @@ def main() -> None:
         del model
         gc.collect()
     if options.machine:
-        content = gpu_facts(options.machine, "python bench/gpu_decode.py --machine " + options.machine) | {
+        content = gpu_facts(options.machine) | {
             "transformers": transformers.__version__,
             "attention": options.attention,
             "layers": options.layers,

@@ -142,7 +142,7 @@ def main() -> None:
     means = summary(rows)
     print(means)
     if options.machine:
-        content = gpu_facts(options.machine, "python bench/gpu_w8a8.py --machine " + options.machine) | {
+        content = gpu_facts(options.machine) | {
             "geometric_means_from_512_rows": means,
             "rows": rows,
         }

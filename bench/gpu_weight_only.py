@@ -270,7 +270,7 @@ def main() -> None:
     means = summary(rows)
     print(*layer, means, sep="\n")
     if options.machine:
-        content = gpu_facts(options.machine, "python bench/gpu_weight_only.py --machine " + options.machine) | {
+        content = gpu_facts(options.machine) | {
             "missing_peers": missing,
             "speedup_over_fp16_mean_and_least": means,
             "chain": layer,
