@@ -43,7 +43,7 @@ test-gpu: build  ## run the tests that need a GPU; they skip themselves, and say
 	@cmake --build --preset dev --target cuda_test cli_test
 	@build/dev/tests/gemm/cuda_test
 	@build/dev/tests/cli/cli_test --gtest_filter='*Gpu*'
-	@$(BIN)/python -m pytest tests/python/test_cuda.py -rs
+	@$(BIN)/python -m pytest tests/python -k cuda -rs
 
 test-python: build
 	@$(BIN)/python -m pytest

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -39,8 +40,18 @@ def results_folder(machine: str) -> Path:
     return folder
 
 
-def record(file: Path, content: dict) -> None:
-    file.write_text(json.dumps(content, indent=1) + "\n")
+def record(file: Path, content: dict, tables: tuple[str, ...] = ()) -> None:
+    """Writes JSON; of `tables`, lists of many rows, each row on a line of its own."""
+    fields = {
+        key: "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]" if key in tables else json.dumps(value, indent=1)
+        for key, value in content.items()
+    }
+    text = ",\n".join(f"{json.dumps(key)}: {field}" for key, field in fields.items())
+    file.write_text(("{\n" + text).replace("\n", "\n ") + "\n}\n")
+
+
+def geometric_mean(values: list[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def median_and_spread(seconds: list[float]) -> tuple[float, float]:

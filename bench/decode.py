@@ -17,7 +17,8 @@ import time
 import torch
 import transformers
 from common import facts, record, results_folder
-from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
+from models import random_llama
+from transformers import LlamaForCausalLM, StaticCache
 
 import octavo
 
@@ -95,15 +96,7 @@ def main() -> None:
     for name, configuration in CONFIGURATIONS.items():
         for dtype in (torch.float32, torch.bfloat16):
             for scheme in SCHEMES:
-                torch.manual_seed(0)
-                with torch.device("meta"):
-                    model = LlamaForCausalLM(LlamaConfig(max_position_embeddings=512, **configuration))
-                model = model.to(dtype).to_empty(device="cpu").eval()
-                model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config)
-                with torch.no_grad():
-                    for parameter in model.parameters():
-                        parameter.normal_(std=0.02)
-                model.tie_weights()
+                model = random_llama(dtype, max_position_embeddings=512, **configuration)
                 rows.append({"model": name} | measure(model, scheme, options.steps, options.compile))
                 print(rows[-1], flush=True)
                 del model

@@ -10,21 +10,21 @@ bench/results/NAME/w8a8.json and .png.
 """
 
 import argparse
-import math
 
 import torch
-from common import facts, median_and_spread, record, results_folder
+from common import geometric_mean, record, results_folder
+from cuda_timing import compare, copies, gpu_facts, rotating
+from gpu_plot import draw_speedups
 
 import octavo  # noqa: F401  (registers the operators)
 
 SHAPES = [(4096, 4096), (14336, 4096), (4096, 14336), (8192, 8192), (6144, 4096), (28672, 4096)]
 ROWS = [1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192]
-COLD_BYTES = 256 << 20
 BASE = "cublas_bf16"
 
 
 def rotated(make, bytes_each: int) -> list[torch.Tensor]:
-    return [make() for _ in range(max(2, math.ceil(COLD_BYTES / bytes_each)))]
+    return [make() for _ in range(copies(bytes_each))]
 
 
 class Weights:
@@ -73,39 +73,9 @@ def contenders(w: Weights, M: int, K: int) -> dict:
     return calls
 
 
-class Replay:
-    """A contender's graph, and the microseconds a call that its replays took."""
-
-    def __init__(self, call, calls: int, stream: torch.cuda.Stream):
-        self.calls, self.stream, self.us = calls, stream, []
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(stream):
-            call(0)
-            torch.cuda.synchronize()
-            with torch.cuda.graph(self.graph, stream=stream):
-                for i in range(calls):
-                    call(i)
-
-    def run(self) -> None:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        with torch.cuda.stream(self.stream):
-            start.record()
-            self.graph.replay()
-            end.record()
-        end.synchronize()
-        self.us.append(start.elapsed_time(end) * 1e3 / self.calls)
-
-
 def measure(N: int, K: int, w: Weights, M: int, repeats: int) -> dict:
-    stream = torch.cuda.Stream()
     calls = len(w.int8) if M <= 512 else 4
-    replays = {name: Replay(call, calls, stream) for name, call in contenders(w, M, K).items()}
-    for repeat in range(repeats + 1):
-        for replay in replays.values():
-            replay.run()
-            if repeat == 0:
-                replay.us.clear()
-    us = {name: median_and_spread(replay.us) for name, replay in replays.items()}
+    us = compare({name: (rotating(call, calls), calls) for name, call in contenders(w, M, K).items()}, repeats)
     mine, spread = us["octavo"]
     kernel = torch.ops.octavo.select_kernel(1, torch.bfloat16, 8, True, -1, False, 0, M, N, K, True)
     return {
@@ -122,10 +92,6 @@ def measure(N: int, K: int, w: Weights, M: int, repeats: int) -> dict:
         "tops": round(2 * M * N * K / mine / 1e6, 1),
         "peers": {name: round(value[0], 3) for name, value in us.items() if not name.startswith("octavo")},
     }
-
-
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def line(row: dict) -> str:
@@ -151,36 +117,12 @@ def summary(rows: list[dict]) -> dict:
     }
 
 
-def draw(rows: list[dict], file, title: str) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    curves = {
-        "octavo": ("#1b7f5c", lambda r: r["us"]),
-        "octavo, activations quantized too": ("#8cc7b2", lambda r: r["linear_us"]),
-        "cuBLASLt FP8, row-wise": ("#707070", lambda r: r["peers"]["cublaslt_fp8_row_wise"]),
-        "cuBLASLt FP8, tensor-wise": ("#c0c0c0", lambda r: r["peers"]["cublaslt_fp8_tensor_wise"]),
-    }
-    shapes = list(dict.fromkeys((row["N"], row["K"]) for row in rows))
-    columns = min(3, len(shapes))
-    lines = -(-len(shapes) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(4 * columns, 2.6 * lines + 0.6), squeeze=False, sharey=True, layout="constrained"
-    )
-    for axis, (N, K) in zip(axes.flat, shapes, strict=False):
-        here = [row for row in rows if (row["N"], row["K"]) == (N, K)]
-        for name, (color, us) in curves.items():
-            axis.plot(range(len(here)), [r["peers"][BASE] / us(r) for r in here], color=color, label=name, marker=".")
-        axis.axhline(1, color="black", linewidth=0.5)
-        axis.set_xticks(range(len(here)), [row["M"] for row in here], fontsize=7)
-        axis.set_title(f"N x K = {N} x {K}", loc="left", fontsize=9)
-        axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False, fontsize=8)
-    figure.suptitle(f"{title}: times as fast as cuBLAS BF16, against M", x=0.01, ha="left", fontsize=10)
-    figure.savefig(file, dpi=130)
+CURVES = {
+    "octavo": ("#1b7f5c", lambda row: row["us"]),
+    "octavo, activations quantized too": ("#8cc7b2", lambda row: row["linear_us"]),
+    "cuBLASLt FP8, row-wise": ("#707070", lambda row: row["peers"]["cublaslt_fp8_row_wise"]),
+    "cuBLASLt FP8, tensor-wise": ("#c0c0c0", lambda row: row["peers"]["cublaslt_fp8_tensor_wise"]),
+}
 
 
 def main() -> None:
@@ -200,16 +142,15 @@ def main() -> None:
     means = summary(rows)
     print(means)
     if options.machine:
-        gpu = torch.cuda.get_device_properties(0)
-        content = facts(options.machine, "python bench/gpu_w8a8.py --machine " + options.machine) | {
-            "gpu": gpu.name,
-            "torch": torch.__version__,
+        content = gpu_facts(options.machine) | {
             "geometric_means_from_512_rows": means,
             "rows": rows,
         }
         folder = results_folder(options.machine)
         record(folder / "w8a8.json", content)
-        draw(rows, folder / "w8a8.png", gpu.name)
+        draw_speedups(
+            rows, lambda row: row["peers"][BASE], CURVES, folder / "w8a8.png", f"{content['gpu']}: cuBLAS BF16"
+        )
 
 
 if __name__ == "__main__":

@@ -123,7 +123,8 @@ def int8_gemm(
     scale_fp16: torch.Tensor | None = None,
     use_cublas: bool | None = None,
 ) -> torch.Tensor:
-    """x · (weight_int8 · scale)ᵀ + bias, without ever storing the dequantized weight where a kernel allows.
+    """x · (weight_int8 · scale)ᵀ + bias on row-major tensors of one device, without ever storing the dequantized weight
+    where a kernel allows. Sums are float32, rounded once; x and bias have gradients.
 
     Args:
         x: [..., K], float32, float16 or bfloat16.
@@ -134,6 +135,9 @@ def int8_gemm(
 
     Returns:
         [..., N] of x's dtype.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices that do not fit.
     """
     del weight_transposed, scale_fp16, use_cublas
     per_tensor = scale.numel() == 1 and weight_int8.shape[0] != 1

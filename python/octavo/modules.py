@@ -237,8 +237,8 @@ class WeightOnlyInt8Linear(Int8Linear):
 class _IntegerLinear(QuantizedLinear):
     """Base of the modules that quantize their activations.
 
-    Their products have no gradient. With straight_through=True the backward pass treats the quantization of x as the
-    identity, dx = dy · ŵ; without, it raises RuntimeError.
+    Rounded activations have no gradient. With straight_through=True the backward pass treats the quantization of x as
+    the identity, dx = dy · ŵ; without, it raises RuntimeError where x needs a gradient. The bias has its own.
     """
 
     def __init__(self, in_features, out_features, bias=True, scheme=None, *, straight_through=False, **factory):
@@ -259,7 +259,8 @@ class DynamicInt8Linear(_IntegerLinear):
     """INT8 weights and activations, x quantized per token when the product is computed: schemes w8a8 and w8a8-tensor.
 
     Args:
-        straight_through: whether the backward pass ignores the quantization of x; without, it raises RuntimeError.
+        straight_through: whether the backward pass ignores the quantization of x; without, it raises RuntimeError
+            where x needs a gradient.
         (others as in QuantizedLinear)
     """
 

@@ -27,15 +27,15 @@ second operand. G = ceil(K / group_size), 1 per channel (group_size -1); per ten
 Errors are RuntimeError.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from . import _cuda  # noqa: F401  (registers the operators, and their kernels on CUDA)
 
 _INTEGER_GRADIENT = (
-    "octavo::{}: products with int8 activations have no gradient; pass straight_through=True to the module, or use a "
-    "weight-only scheme such as w8a16"
+    "octavo::{}: int8 activations have no gradient; pass straight_through=True to the module, or use a weight-only "
+    "scheme such as w8a16"
 )
 
 
@@ -47,6 +47,7 @@ PACKED_PRODUCTS = (
     torch.ops.octavo.linear_w4a8_packed.default,
     torch.ops.octavo.linear_llm_int8_packed.default,
 )
+_PACKED_NAMES = tuple(product.name().removeprefix("octavo::") for product in PACKED_PRODUCTS)
 ROW_MAJOR, PACKED = range(2)
 
 
@@ -143,18 +144,35 @@ def _(x, y, alpha):
     return x.new_empty((x.shape[0], y.shape[0]), dtype=torch.bfloat16)
 
 
+@torch.library.custom_op("octavo::refuse_gradient", mutates_args=())
+def _refuse_gradient(grad: torch.Tensor, shape: Sequence[int], dtype: torch.dtype, name: str) -> torch.Tensor:
+    """The gradient of what has none: raises RuntimeError. An operator, because compilers trace the backward pass of
+    whatever requires a gradient, also where nobody will run it; they find a node here, and only running it raises."""
+    raise RuntimeError(_INTEGER_GRADIENT.format(name))
+
+
+@_refuse_gradient.register_fake
+def _(grad, shape, dtype, name):
+    return grad.new_empty(shape, dtype=dtype)
+
+
+def _bias_gradient(grad: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Of bias in y = x · ŵᵀ + bias: dy summed over its leading dimensions."""
+    return grad.reshape(-1, grad.shape[-1]).sum(0).to(dtype)
+
+
 def _save_bias(ctx, bias) -> None:
     ctx.bias_dtype = bias.dtype if bias is not None and bias.requires_grad else None
 
 
 def _gradients(
-    ctx, grad: torch.Tensor, needs_x: bool, weight: Callable[[], torch.Tensor]
+    ctx, grad: torch.Tensor, grad_x: Callable[[], torch.Tensor] | None
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Gradients of x and bias of y = x · ŵᵀ + bias: dy · ŵ, and dy summed over its leading dimensions."""
-    grad_x = grad @ weight() if needs_x else None
-    if ctx.bias_dtype is None:
-        return grad_x, None
-    return grad_x, grad.reshape(-1, grad.shape[-1]).sum(0).to(ctx.bias_dtype)
+    """Gradients of x, where it is asked for, and of bias."""
+    return (
+        None if grad_x is None else grad_x(),
+        None if ctx.bias_dtype is None else _bias_gradient(grad, ctx.bias_dtype),
+    )
 
 
 def _save_weight(ctx, x, q, scale, zero_point, bias, num_bits, group_size, packed) -> None:
@@ -164,11 +182,12 @@ def _save_weight(ctx, x, q, scale, zero_point, bias, num_bits, group_size, packe
 
 
 def _weight_gradients(ctx, grad):
-    """_gradients with the row-major weight that _save_weight left."""
-    dequantize = torch.ops.octavo.dequantize
-    return _gradients(
-        ctx, grad, ctx.needs_input_grad[0], lambda: dequantize(*ctx.saved_tensors, *ctx.format, grad.dtype)
-    )
+    """_gradients with the row-major weight that _save_weight left: that of x is dy · ŵ."""
+
+    def grad_x():
+        return grad @ torch.ops.octavo.dequantize(*ctx.saved_tensors, *ctx.format, grad.dtype)
+
+    return _gradients(ctx, grad, grad_x if ctx.needs_input_grad[0] else None)
 
 
 def _linear_backward(ctx, grad):
@@ -181,15 +200,28 @@ torch.library.register_autograd(
 )
 
 
-def _refuse_gradient(name: str) -> None:
+def _register_integer_gradient(name: str, bias: int | None = None) -> None:
+    """Only `bias`, the argument of that number, has a gradient."""
+
+    def setup_context(ctx, inputs, output):
+        ctx.like = [(i.shape, i.dtype) if isinstance(i, torch.Tensor) else None for i in inputs]
+
     def backward(ctx, *grads):
-        raise RuntimeError(_INTEGER_GRADIENT.format(name))
+        grad, result = grads[-1], [None] * len(ctx.like)
+        for i, needed in enumerate(ctx.needs_input_grad):
+            if needed and i == bias:
+                result[i] = _bias_gradient(grad, ctx.like[i][1])
+            elif needed:
+                result[i] = _refuse_gradient(grad, *ctx.like[i], name)
+        return tuple(result)
 
-    torch.library.register_autograd(f"octavo::{name}", backward)
+    torch.library.register_autograd(f"octavo::{name}", backward, setup_context=setup_context)
 
 
-for _name in ("quantize_per_token", "scaled_mm", "linear_w8a8", "linear_w4a8", "linear_llm_int8"):
-    _refuse_gradient(_name)
+for _name, _bias in dict(
+    quantize_per_token=None, scaled_mm=4, linear_w8a8=3, linear_w4a8=4, linear_llm_int8=3
+).items():  # fmt: skip
+    _register_integer_gradient(_name, _bias)
 
 
 class AttachGradient(torch.autograd.Function):
@@ -217,15 +249,18 @@ class _PackedProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        if ctx.refused:
-            raise RuntimeError(_INTEGER_GRADIENT.format(PACKED_PRODUCTS[ctx.op].name().removeprefix("octavo::")))
         (weight,) = ctx.saved_tensors
-        needs_x, dequantize = ctx.needs_input_grad[2], torch.ops.octavo.dequantize_packed
-        grad_x, grad_bias = _gradients(ctx, grad, needs_x, lambda: dequantize(weight, *ctx.shape, grad.dtype))
+
+        def grad_x():
+            if ctx.refused:
+                return _refuse_gradient(grad, (*grad.shape[:-1], ctx.shape[1]), grad.dtype, _PACKED_NAMES[ctx.op])
+            return grad @ torch.ops.octavo.dequantize_packed(weight, *ctx.shape, grad.dtype)
+
+        grad_x, grad_bias = _gradients(ctx, grad, grad_x if ctx.needs_input_grad[2] else None)
         return (None, None, grad_x, None, grad_bias, None, *[None] * ctx.options)
 
 
 def packed_product_with_gradient(op: int, *arguments, straight_through: bool = False) -> torch.Tensor:
-    """PACKED_PRODUCTS[op](*arguments) with the gradients of x and bias. Those of an integer product are the
-    straight-through estimator's; unless that is asked for, the backward pass raises RuntimeError."""
+    """PACKED_PRODUCTS[op](*arguments) with the gradients of x and bias. That of an integer product's x is the
+    straight-through estimator's; unless that is asked for, the backward pass raises RuntimeError where x needs one."""
     return _PackedProduct.apply(op, straight_through, *arguments)

@@ -265,6 +265,25 @@ def test_integer_schemes_refuse_a_gradient(linear, scheme):
 
 
 @pytest.mark.parametrize("scheme", ["w8a8", "w4a8-g32", "llm.int8"])
+@pytest.mark.parametrize("compiles", [False, True])
+def test_the_bias_of_an_integer_scheme_trains(linear, scheme, compiles):
+    torch.compiler.reset()
+    module = QuantizedLinear.from_linear(linear, scheme)
+    product = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager") if compiles else module
+    x, grad = torch.randn(2, 3, K), torch.randn(2, 3, N)
+    y = product(x)
+    assert torch.equal(y.detach(), module(x).detach())
+    y.backward(grad)
+    torch.testing.assert_close(module.bias.grad, grad.reshape(-1, N).sum(0))
+
+    # A compiler traces the gradient of whatever requires one; that x has none shows where somebody asks for it.
+    x = torch.randn(5, K, requires_grad=True)
+    y = product(x)
+    with pytest.raises(RuntimeError, match="straight_through=True"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8-g32", "llm.int8"])
 def test_straight_through_changes_no_value(linear, scheme):
     x = torch.randn(5, K)
     plain = QuantizedLinear.from_linear(linear, scheme)

@@ -79,9 +79,14 @@ def cases():
 CASES = list(cases())
 
 
+WITHOUT_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
 @pytest.mark.parametrize(("name", "args"), CASES, ids=[f"{name}-{i}" for i, (name, _) in enumerate(CASES)])
-def test_opcheck(name, args):
-    torch.library.opcheck(getattr(ops, name).default, args)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=WITHOUT_CUDA)])
+def test_opcheck(name, args, device):
+    moved = tuple(a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
+    torch.library.opcheck(getattr(ops, name).default, moved)
 
 
 def test_every_operator_with_tensors_is_checked():
@@ -90,6 +95,7 @@ def test_every_operator_with_tensors_is_checked():
         namespace, _, name = schema.name.partition("::")
         if namespace == "octavo" and any(isinstance(arg.type, torch.TensorType) for arg in schema.arguments):
             takes_tensors.add(name)
+    takes_tensors.remove("refuse_gradient")  # which raises, whatever it is given
     assert takes_tensors <= {name for name, _ in CASES}
 
 
@@ -98,6 +104,15 @@ def test_opcheck_of_linear_with_gradients():
     x = torch.randn(3, 40, requires_grad=True)
     bias = torch.randn(6, requires_grad=True)
     torch.library.opcheck(ops.linear.default, (x, q, scale, None, bias, 8, -1, False))
+
+
+def test_opcheck_of_integer_products_with_a_bias_that_trains():
+    _, q, scale, _ = quantized(6, 40)
+    x, bias = torch.randn(3, 40), torch.randn(6, requires_grad=True)
+    torch.library.opcheck(ops.linear_w8a8.default, (x, q, scale, bias))
+    torch.library.opcheck(ops.linear_llm_int8.default, (x, q, scale, bias, 6.0, 0))
+    xq, x_scale = ops.quantize_per_token(x, -1)
+    torch.library.opcheck(ops.scaled_mm.default, (xq, q, x_scale, scale, bias, torch.float32))
 
 
 @pytest.mark.parametrize("num_bits,group_size,symmetric", [(8, -1, True), (8, 0, False), (4, 16, False)])

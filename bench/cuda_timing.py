@@ -1,0 +1,72 @@
+"""Times of CUDA work as a model sees it: replays of CUDA graphs, on weights that are read cold."""
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from common import facts, median_and_spread
+
+COLD_BYTES = (
+    256 << 20
+)  # copies of a weight take more than this: then each has left the caches when it is its turn again
+
+
+class Graph:
+    """A function's CUDA graph. What it returned lives as long as the graph."""
+
+    def __init__(self, work: Callable[[], object]):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):  # compiles, and allocates what is allocated once
+                work()
+        torch.cuda.synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self.result = work()
+        self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+    def us(self) -> float:
+        """Microseconds of a replay."""
+        self._start.record()
+        self._graph.replay()
+        self._end.record()
+        self._end.synchronize()
+        return self._start.elapsed_time(self._end) * 1e3
+
+
+def copies(bytes_each: float) -> int:
+    """How many copies of a weight to take in turn."""
+    return max(2, math.ceil(COLD_BYTES / bytes_each))
+
+
+def rotating(call: Callable[[int], object], calls: int) -> Callable[[], object]:
+    """call(0) … call(calls - 1), of which only the last one's result is kept."""
+
+    def work():
+        for i in range(calls):
+            result = call(i)
+        return result
+
+    return work
+
+
+def compare(works: dict[str, tuple[Callable[[], object], int]], repeats: int) -> dict[str, tuple[float, float]]:
+    """name → microseconds a call, median, and their spread. Of each a graph of some calls is replayed; graphs take
+    turns, so that clocks and temperature are the same for all."""
+    graphs = {name: Graph(work) for name, (work, _) in works.items()}
+    us = {name: [] for name in works}
+    for repeat in range(repeats + 1):
+        for name, graph in graphs.items():
+            time = graph.us() / works[name][1]
+            if repeat > 0:
+                us[name].append(time)
+    return {name: median_and_spread(times) for name, times in us.items()}
+
+
+def gpu_facts(machine: str) -> dict:
+    """facts() of a machine with a GPU and of the command that runs."""
+    command = " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    return facts(machine, command) | {"gpu": torch.cuda.get_device_properties(0).name, "torch": torch.__version__}
