@@ -8,7 +8,7 @@
 namespace octavo::cuda {
 
 // What the engine copies at a time: `rows` of `columns` elements, which stand in shared memory in rows of `swizzle` bytes
-// (64 or 128), swizzled by that many.
+// (32, 64 or 128), swizzled by that many.
 struct Box {
   int columns;
   int rows;

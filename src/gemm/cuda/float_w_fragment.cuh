@@ -1,0 +1,123 @@
+// From quantized weights, row-major in shared memory as the copy engine has put them there, to the register operand of
+// Hopper's products: 16-bit loads (8-bit loads for weights two a byte) and exact conversions of two values at a time.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "gemm/cuda/sm90_float.cuh"
+
+namespace octavo::sm90 {
+
+enum class Storage : std::uint8_t {
+  kInt8,
+  kUInt8,
+  kNibbles,  // two a byte, the low nibble first
+};
+
+// kBytes of a row hold the 16 weights of a product's K.
+template <Storage kStorage>
+inline constexpr int kStepBytes = kStorage == Storage::kNibbles ? 8 : 16;
+
+// Where a thread's weights of a box of kRowBytes a row start, from the box: row r = thread / 32 · 16 + thread % 32 / 4 at
+// K = thread % 4 · 2. The engine swizzles by rows of 128, 64 or 32 bytes, whichever is the row's length: 16-byte chunk c of
+// row r stands at chunk c ^ swizzle(r), the same for r and r + 8. So the 8 rows that a warp reads at once are in 8 different
+// places of the 128 bytes that the banks make.
+template <Storage kStorage, int kRowBytes>
+__device__ __forceinline__ std::uint32_t first_weight(int thread) {
+  const int row = thread / 32 * 16 + thread % 32 / 4;
+  const int chunk = kRowBytes == 128 ? row & 7 : kRowBytes == 64 ? row >> 1 & 3 : row >> 2 & 1;
+  return row * kRowBytes + (chunk << 4) + thread % 4 * (kStorage == Storage::kNibbles ? 1 : 2);
+}
+
+// A thread's weights of a step as they are stored, two in each.
+struct Raw {
+  std::uint32_t pairs[4];
+};
+
+template <Storage kStorage>
+__device__ __forceinline__ std::uint32_t load_pair(std::uint32_t from) {
+  std::uint32_t value;
+  if constexpr (kStorage == Storage::kNibbles) {
+    asm volatile("ld.shared.u8 %0, [%1];" : "=r"(value) : "r"(from) : "memory");
+  } else {
+    std::uint16_t half;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(half) : "r"(from) : "memory");
+    value = half;
+  }
+  return value;
+}
+
+template <Storage kStorage, int kRowBytes>
+__device__ __forceinline__ Raw load_weights(std::uint32_t first, int step) {
+  constexpr int kBytes = kStepBytes<kStorage>;
+  const std::uint32_t from = (first ^ (step * kBytes / 16 << 4)) + step * kBytes % 16;
+  constexpr int kLower = 8 * kRowBytes;  // eight rows on
+  return {{load_pair<kStorage>(from), load_pair<kStorage>(from + kLower), load_pair<kStorage>(from + kBytes / 2),
+           load_pair<kStorage>(from + kLower + kBytes / 2)}};
+}
+
+__device__ __forceinline__ std::uint32_t bits(__half2 v) { return reinterpret_cast<const std::uint32_t&>(v); }
+__device__ __forceinline__ std::uint32_t bits(__nv_bfloat162 v) { return reinterpret_cast<const std::uint32_t&>(v); }
+template <class Pair>
+__device__ __forceinline__ Pair as_pair(std::uint32_t v) {
+  return reinterpret_cast<const Pair&>(v);
+}
+
+// Conversion of pairs. What is subtracted from biased values, `offset`, holds the row's zero point.
+template <class X, Storage kStorage>
+struct Convert;
+
+// 1024 + u for u below 1024 is 0x6400 | u in fp16.
+template <Storage kStorage>
+struct Convert<__half, kStorage> {
+  // zero_point is 8 for int4 and 0 for int8.
+  __device__ static std::uint32_t offset(int zero_point) {
+    return bits(__half2half2(__int2half_rn(1024 + (kStorage == Storage::kInt8 ? 128 : zero_point))));
+  }
+  __device__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t offset) {
+    std::uint32_t biased;
+    if constexpr (kStorage == Storage::kNibbles) {
+      biased = raw * 0x1001 & 0x000f000f | 0x64006400;
+    } else {
+      biased = __byte_perm(kStorage == Storage::kInt8 ? raw ^ 0x8080 : raw, 0x64646464, 0x4140);
+    }
+    return bits(__hsub2(as_pair<__half2>(biased), as_pair<__half2>(offset)));
+  }
+};
+
+// 128 + u for u below 128 is 0x4300 | u in bf16; the eighth bit is subtracted as 128 or 256.
+template <Storage kStorage>
+struct Convert<__nv_bfloat16, kStorage> {
+  __device__ static std::uint32_t offset(int zero_point) {
+    return bits(__bfloat162bfloat162(
+        __int2bfloat16_rn(kStorage == Storage::kNibbles ? 128 + zero_point : zero_point - 128)));
+  }
+  __device__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t offset) {
+    using Pair = __nv_bfloat162;
+    if constexpr (kStorage == Storage::kNibbles) {
+      return bits(__hsub2(as_pair<Pair>(raw * 0x1001 & 0x000f000f | 0x43004300), as_pair<Pair>(offset)));
+    } else {
+      const std::uint32_t wide = __byte_perm(raw, 0, 0x4140);
+      const Pair low = as_pair<Pair>(wide & 0x007f007f | 0x43004300);
+      if constexpr (kStorage == Storage::kInt8) {
+        return bits(__hsub2(low, as_pair<Pair>(wide & 0x00800080 | 0x43004300)));
+      } else {  // q - 128 first, because 128 + zero point may take nine bits
+        return bits(__hsub2(__hsub2(low, as_pair<Pair>(~wide & 0x00800080 | 0x43004300)), as_pair<Pair>(offset)));
+      }
+    }
+  }
+};
+
+// A thread's fragment of a step; upper and lower are the offsets of its two rows.
+template <class X, Storage kStorage>
+__device__ __forceinline__ Fragment convert(const Raw& raw, std::uint32_t upper, std::uint32_t lower) {
+  using C = Convert<X, kStorage>;
+  return {{C::pair(raw.pairs[0], upper), C::pair(raw.pairs[1], lower), C::pair(raw.pairs[2], upper),
+           C::pair(raw.pairs[3], lower)}};
+}
+
+}  // namespace octavo::sm90

@@ -1,0 +1,390 @@
+// Products with quantized weights on Hopper, y[M, N] = x[M, K] · ŵ[N, K]ᵀ: operands are swapped, so that weights come to the
+// tensor cores from registers, where they are converted, and activations from shared memory. Warp-specialized and
+// persistent: one CTA an SM takes tile after tile, kTokens tokens by 128 channels.
+//
+//    warpgroups 0 and 1   64 channels each: read weights as they are stored, convert them into fragments, multiply them with
+//                         the tile's tokens (wgmma), sums in registers; at the end they scale, round and transpose.
+//    one thread           copies boxes of x and w into a ring of stages (TMA). It runs ahead of the products by the whole
+//                         ring, into the next tile too.
+//
+//    ring    | x boxes  w box | x boxes  w box | …    full[s]: the boxes of stage s are in
+//                                                     empty[s]: they have been multiplied
+//
+// Conversion hides behind products: a warpgroup has kInFlight steps of 16 along K under way while it converts the next one's
+// weights, and the tensor cores turn to the other warpgroup's. Where few tiles would leave SMs idle, a cluster of CTAs divides
+// the K of each tile; they add their sums through each other's shared memory, in the order of the CTAs.
+//
+// With groups of kPeriod steps (or a multiple), each period's sums are scaled and added to those of the tile in fp32.
+//
+// Weights that the kernel before does not write (constant_w) are asked for before the wait for it.
+#pragma once
+
+#include "core/ptx.cuh"
+#include "gemm/cuda/float_w_fragment.cuh"
+#include "gemm/cuda/float_w_sm90_store.cuh"
+#include "gemm/cuda/sm90.cuh"
+
+namespace octavo::sm90 {
+
+inline constexpr int kMaxFloatWStages = 16;
+inline constexpr int kInFlight = 3;
+
+// What a kernel is made for. kPeriod: steps of 16 along K whose sums are scaled together; 0: one scale a channel.
+template <class X_, Storage kStorage_, int kTokens_, int kPeriod_>
+struct FloatW {
+  using X = X_;
+  static constexpr Storage kStorage = kStorage_;
+  static constexpr int kTokens = kTokens_;
+  static constexpr int kPeriod = kPeriod_;
+  static constexpr int kBlockK = kTokens > 128 ? 64 : 128;  // of a stage
+  static constexpr int kSteps = kBlockK / 16;
+  static constexpr int kRowBytes = kSteps * kStepBytes<kStorage>;  // of weights
+  static constexpr int kWeightBytes = kChannels * kRowBytes;
+  static constexpr int kXBoxes = kBlockK / 64;  // of 64 along K, 128 bytes a row
+};
+
+// Where everything stands in shared memory, as addresses of it.
+template <class F>
+struct FloatWShared {
+  std::uint32_t x_box_bytes, stage_bytes, ring, staging, full, empty;
+
+  // Products read kTokens rows of x even where a box holds fewer; what they read instead is not stored.
+  __host__ __device__ static int bytes(int x_box, int stages) {
+    return stages * stage_size(x_box) + slack(x_box) + 2 * kPieces * kPieceBytes + 2 * stages * 8;
+  }
+  __host__ __device__ static int stage_size(int x_box) { return F::kXBoxes * x_box * 128 + F::kWeightBytes; }
+  // The last stage's weights are read too.
+  __host__ __device__ static int slack(int x_box) {
+    const int beyond = (F::kTokens - x_box) * 128 - F::kWeightBytes;
+    return beyond > 0 ? (beyond + 1023) / 1024 * 1024 : 0;
+  }
+
+  __device__ FloatWShared(const FloatWArguments& a, const void* memory) {
+    x_box_bytes = a.x_box * 128;
+    stage_bytes = stage_size(a.x_box);
+    ring = shared_address(memory);
+    staging = ring + a.stages * stage_bytes + slack(a.x_box);
+    full = staging + 2 * kPieces * kPieceBytes;
+    empty = full + a.stages * 8;
+  }
+
+  __device__ std::uint32_t x(int stage) const { return ring + stage * stage_bytes; }
+  __device__ std::uint32_t w(int stage) const { return x(stage) + F::kXBoxes * x_box_bytes; }
+};
+
+// The tiles of a CTA and its part of their K, in blocks.
+template <class F>
+class FloatWTiles {
+ public:
+  __device__ explicit FloatWTiles(const FloatWArguments& a)
+      : rows_((a.M + F::kTokens - 1) / F::kTokens),
+        columns_((a.N + kChannels - 1) / kChannels),
+        group_m_(a.group_m),
+        index_(static_cast<int>(blockIdx.x) / a.split),
+        step_(static_cast<int>(gridDim.x) / a.split) {
+    const int blocks = (a.K + F::kBlockK - 1) / F::kBlockK, part = static_cast<int>(blockIdx.x) % a.split;
+    begin_ = blocks * part / a.split;
+    end_ = blocks * (part + 1) / a.split;
+  }
+
+  // The next tile's first token and channel. They go down group_m_ tiles, then right.
+  __device__ bool next(int& m, int& n) {
+    if (index_ >= rows_ * columns_) return false;
+    const int first = index_ / (group_m_ * columns_) * group_m_;
+    const int height = min(rows_ - first, group_m_);
+    const int rest = index_ - first * columns_;
+    m = (first + rest % height) * F::kTokens;
+    n = rest / height * kChannels;
+    index_ += step_;
+    return true;
+  }
+
+  __device__ int begin() const { return begin_; }
+  __device__ int end() const { return end_; }
+
+ private:
+  int rows_, columns_, group_m_, index_, step_, begin_, end_;
+};
+
+// A place in the ring, and how often it has come round (modulo 2).
+struct RingStage {
+  int index = 0;
+  std::uint32_t phase = 0;
+  __device__ void advance(int stages) {
+    if (++index < stages) return;
+    index = 0;
+    phase ^= 1;
+  }
+};
+
+// --- Copying ------------------------------------------------------------------------------------------------------------
+
+template <class F>
+__device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const CUtensorMap& x, const CUtensorMap& w,
+                                            const FloatWShared<F>& shared) {
+  const auto copy_x = [&](int stage, int m, int block) {
+#pragma unroll
+    for (int box = 0; box < F::kXBoxes; ++box) {
+      copy_box(shared.x(stage) + box * shared.x_box_bytes, x, block * F::kBlockK + box * 64, m, shared.full + stage * 8, 0,
+               false);
+    }
+  };
+  const auto copy_w = [&](int stage, int n, int block) {
+    copy_box(shared.w(stage), w, block * F::kRowBytes, n, shared.full + stage * 8, 0, false);
+  };
+  FloatWTiles<F> tiles(a);
+  int m = 0, n = 0;
+  bool any = tiles.next(m, n);
+  const int ahead = any ? min(tiles.end() - tiles.begin(), a.stages) : 0;
+  if (!a.constant_w) ptx::wait_for_predecessor();
+  for (int i = 0; i < ahead; ++i) {
+    barrier_expect(shared.full + i * 8, shared.stage_bytes);
+    copy_w(i, n, tiles.begin() + i);
+  }
+  ptx::wait_for_predecessor();
+  ptx::launch_dependents();
+  RingStage stage;
+  for (int i = 0; i < ahead; ++i, stage.advance(a.stages)) copy_x(i, m, tiles.begin() + i);
+  for (int first = tiles.begin() + ahead; any; any = tiles.next(m, n), first = tiles.begin()) {
+    for (int block = first; block < tiles.end(); ++block, stage.advance(a.stages)) {
+      barrier_wait(shared.empty + stage.index * 8, stage.phase ^ 1);
+      barrier_expect(shared.full + stage.index * 8, shared.stage_bytes);
+      copy_x(stage.index, m, block);
+      copy_w(stage.index, n, block);
+    }
+  }
+}
+
+// --- Multiplying --------------------------------------------------------------------------------------------------------
+
+// Scales and zero points of a thread's two channels, group after group: the next one's are on their way meanwhile.
+template <class F>
+class Groups {
+  using C = Convert<typename F::X, F::kStorage>;
+
+ public:
+  // Upper and lower channel, and where along K the CTA begins.
+  __device__ __forceinline__ Groups(const FloatWArguments& a, int upper, int lower, int k)
+      : group_size_(a.group_size > 0 ? a.group_size : a.K), last_k_(a.K - 1), zero_(a.zero), has_zero_points_(a.zero_point.data != nullptr) {
+    const int rows[] = {a.channel_row(upper), a.channel_row(lower)};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      scales_[i] = a.scale(rows[i]);
+      if (has_zero_points_) zero_points_[i] = a.zero_point(rows[i]);
+    }
+    load(k);
+  }
+
+  // Those of K `k` are asked for.
+  __device__ __forceinline__ void load(int k) {
+    const int group = min(k, last_k_) / group_size_;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      next_scale_[i] = __ldg(scales_[i] + group);
+      next_zero_[i] = has_zero_points_ ? __ldg(zero_points_[i] + group) : zero_;
+    }
+  }
+
+  __device__ __forceinline__ float next_scale(int i) const { return next_scale_[i]; }
+  __device__ __forceinline__ std::uint32_t next_offset(int i) const { return C::offset(next_zero_[i]); }
+
+ private:
+  const float* scales_[2];
+  const std::uint8_t* zero_points_[2];
+  int group_size_, last_k_, zero_;
+  bool has_zero_points_;
+  float next_scale_[2];
+  int next_zero_[2];
+};
+
+// The sums of a tile's blocks.
+template <class F>
+__device__ __forceinline__ void multiply_blocks(const FloatWArguments& a, const FloatWShared<F>& shared,
+                                                const FloatWTiles<F>& tiles, Groups<F>& groups, RingStage& stage,
+                                                float (&sums)[F::kTokens / 2]) {
+  constexpr bool kGrouped = F::kPeriod > 0;
+  constexpr int kSums = F::kTokens / 2;
+  constexpr int kRing = kInFlight + 1;
+  const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
+  const bool tells = thread % 32 == 0;
+  const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes>(thread) + warpgroup * 64 * F::kRowBytes;
+  float partial[kGrouped ? kSums : 1];
+  float scale[2] = {0, 0};
+  std::uint32_t offset[2] = {groups.next_offset(0), groups.next_offset(1)};
+#pragma unroll
+  for (int i = 0; i < kSums; ++i) sums[i] = 0;
+  if constexpr (kGrouped) {
+#pragma unroll
+    for (int i = 0; i < kSums; ++i) partial[i] = 0;
+  }
+  const auto promote = [&] {
+    wgmma_wait<0>();
+    if constexpr (kGrouped) {
+      fence_registers(partial);
+#pragma unroll
+      for (int i = 0; i < kSums; ++i) sums[i] += partial[i] * scale[i / 2 % 2];
+    }
+  };
+  Fragment fragments[kRing];
+  int previous = -1;
+  for (int block = tiles.begin(); block < tiles.end(); ++block, stage.advance(a.stages)) {
+    barrier_wait(shared.full + stage.index * 8, stage.phase);
+    const std::uint32_t w = shared.w(stage.index) + mine;
+    Raw raw = load_weights<F::kStorage, F::kRowBytes>(w, 0);
+#pragma unroll
+    for (int step = 0; step < F::kSteps; ++step) {
+      Raw next;
+      if (step + 1 < F::kSteps) next = load_weights<F::kStorage, F::kRowBytes>(w, step + 1);
+      const bool begins = kGrouped && step % (kGrouped ? F::kPeriod : 1) == 0;
+      if (begins) {
+        offset[0] = groups.next_offset(0);
+        offset[1] = groups.next_offset(1);
+      }
+      wgmma_wait<kInFlight>();
+      if (step == kInFlight && previous >= 0 && tells) barrier_arrive_here(shared.empty + previous * 8);
+      fragments[step % kRing] = convert<typename F::X, F::kStorage>(raw, offset[0], offset[1]);
+      if (begins) {
+        promote();
+        scale[0] = groups.next_scale(0);
+        scale[1] = groups.next_scale(1);
+        groups.load(block * F::kBlockK + (step + F::kPeriod) * 16);
+      }
+      const std::uint64_t x = tile_descriptor(shared.x(stage.index) + step / 4 * shared.x_box_bytes) + step % 4 * 2;
+      if constexpr (kGrouped) {
+        fence_registers(partial);
+        wgmma_fence();
+        FloatWgmma<typename F::X, F::kTokens>::multiply(partial, fragments[step % kRing], x, !begins);
+      } else {
+        fence_registers(sums);
+        wgmma_fence();
+        FloatWgmma<typename F::X, F::kTokens>::multiply(sums, fragments[step % kRing], x, true);
+      }
+      wgmma_commit();
+      raw = next;
+    }
+    previous = stage.index;
+  }
+  promote();
+  fence_registers(sums);
+  if (previous >= 0 && tells) barrier_arrive_here(shared.empty + previous * 8);
+}
+
+// Scales, rounds and stores the sums that this CTA alone has.
+template <class F, bool kFloat32>
+__device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], Output<kFloat32>& out,
+                                           const ChannelScaling& scaling, int m) {
+  constexpr int kTokens = F::kTokens < Output<kFloat32>::kTokens ? F::kTokens : Output<kFloat32>::kTokens;
+#pragma unroll
+  for (int first = 0; first < F::kTokens; first += kTokens) {
+    out.begin();
+#pragma unroll
+    for (int token = 0; token < kTokens; token += 8) {
+      const float* s = &sums[(first + token) / 2];
+      out.put(token, scaling.scaled({s[0], s[1], s[2], s[3]}));
+    }
+    out.end(m + first);
+  }
+}
+
+// The same where a cluster has divided K: each CTA puts its sums where its ring was, and makes y of a part of the tokens.
+template <class F, bool kFloat32>
+__device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, const FloatWShared<F>& shared,
+                                                  const float (&sums)[F::kTokens / 2], Output<kFloat32>& out,
+                                                  const ChannelScaling& scaling, int m, int rank) {
+  const std::uint32_t mine = shared.ring + threadIdx.x * 16;
+  constexpr int kEight = 256 * 16;  // bytes of eight tokens' sums
+  meet(3, 256);                     // both warpgroups have read the ring
+#pragma unroll
+  for (int i = 0; i < F::kTokens / 8; ++i) {
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(mine + i * kEight), "f"(sums[4 * i]),
+                 "f"(sums[4 * i + 1]), "f"(sums[4 * i + 2]), "f"(sums[4 * i + 3])
+                 : "memory");
+  }
+  cluster_sync();
+  const int part = F::kTokens / a.split, tokens = min(part, Output<kFloat32>::kTokens);
+  for (int first = rank * part; first < (rank + 1) * part; first += tokens) {
+    out.begin();
+    for (int token = 0; token < tokens; token += 8) {
+      const std::uint32_t from = mine + (first + token) / 8 * kEight;
+      float4 total = load_from_cta(in_cta(from, 0));
+      for (int cta = 1; cta < a.split; ++cta) {
+        const float4 v = load_from_cta(in_cta(from, cta));
+        total = {total.x + v.x, total.y + v.y, total.z + v.z, total.w + v.w};
+      }
+      out.put(token, scaling.scaled(total));
+    }
+    out.end(m + first);
+  }
+}
+
+template <class F, bool kFloat32>
+__device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const FloatWShared<F>& shared, const CUtensorMap& y,
+                                               int rank) {
+  const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
+  FloatWTiles<F> tiles(a);
+  RingStage stage;
+  int m, n;
+  if (!a.constant_w) ptx::wait_for_predecessor();
+  Output<kFloat32> out(a, y, shared.staging + warpgroup * kPieces * kPieceBytes,
+                       min(F::kTokens / a.split, Output<kFloat32>::kTokens));
+  while (tiles.next(m, n)) {
+    const int channels = n + warpgroup * 64, channel = channels + thread / 32 * 16 + thread % 32 / 4;
+    Groups<F> groups(a, channel, channel + 8, tiles.begin() * F::kBlockK);
+    ChannelScaling scaling = {{1, 1}, {0, 0}};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if constexpr (F::kPeriod == 0) scaling.scale[i] = groups.next_scale(i);
+      if (a.bias.bias != nullptr) scaling.bias[i] = cuda::bias_at(a.bias, min(channel + i * 8, a.N - 1));
+    }
+    float sums[F::kTokens / 2];
+    multiply_blocks<F>(a, shared, tiles, groups, stage, sums);
+    ptx::wait_for_predecessor();
+    out.at(channels);
+    if (a.split == 1) {
+      store_sums<F>(sums, out, scaling, m);
+    } else {
+      store_shared_sums<F>(a, shared, sums, out, scaling, m, rank);
+    }
+  }
+  ptx::wait_for_predecessor();
+  out.finish();
+}
+
+template <class F>
+__global__ void __launch_bounds__(384, 1)
+    float_w_kernel(const __grid_constant__ FloatWArguments a, const __grid_constant__ CUtensorMap x,
+                   const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap y) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ __align__(1024) std::uint8_t memory[];
+  const FloatWShared<F> shared(a, memory);
+  const int rank = a.split > 1 ? static_cast<int>(cluster_rank()) : 0;
+  if (threadIdx.x == 0) {
+    prefetch_tensor_map(x);
+    prefetch_tensor_map(w);
+    prefetch_tensor_map(y);
+    for (int stage = 0; stage < a.stages; ++stage) {
+      barrier_init(shared.full + stage * 8, 1);
+      barrier_init(shared.empty + stage * 8, 8);  // warps that multiply
+    }
+    barrier_init_fence();
+  }
+  __syncthreads();
+  if (threadIdx.x < 256) {
+    take_registers<232>();
+    if (a.y_dtype == DType::kFloat32) {
+      multiply_tiles<F, true>(a, shared, y, rank);
+    } else {
+      multiply_tiles<F, false>(a, shared, y, rank);
+    }
+  } else {
+    give_registers<40>();
+    if (threadIdx.x == 256) copy_blocks<F>(a, x, w, shared);
+    __syncwarp();
+    if (a.split > 1) cluster_sync();
+  }
+  // No CTA leaves while others read its sums.
+  if (a.split > 1) cluster_sync();
+#endif
+}
+
+}  // namespace octavo::sm90

@@ -1,0 +1,134 @@
+// The end of a tile of the weight-only kernel: a warpgroup's sums of 64 channels, which it holds with channels down and
+// tokens across, are scaled, rounded, transposed into pieces of y in shared memory, and taken to y from there.
+#pragma once
+
+#include "gemm/cuda/float_w_sm90_arguments.h"
+#include "gemm/cuda/sm90.cuh"
+#include "gemm/cuda/sm90_float.cuh"
+
+namespace octavo::sm90 {
+
+inline constexpr int kPieceBytes = 64 * 128;
+inline constexpr int kPieces = 2;  // of a warpgroup, used in turn
+
+// Tokens of a piece, of all 64 channels of a warpgroup each: a row of 128 bytes, or two such rows in two boxes for fp32.
+__host__ __device__ constexpr int piece_tokens(int element_bytes) { return element_bytes == 2 ? 64 : 32; }
+
+// A barrier of the threads of one warpgroup, 1 or 2; 3 is for both.
+__device__ __forceinline__ void meet(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// Scale and bias of a thread's two channels.
+struct ChannelScaling {
+  float scale[2], bias[2];
+
+  // Sums of eight tokens as the product leaves them: two tokens of the upper channel, two of the lower.
+  __device__ __forceinline__ float4 scaled(float4 v) const {
+    return {v.x * scale[0] + bias[0], v.y * scale[0] + bias[0], v.z * scale[1] + bias[1], v.w * scale[1] + bias[1]};
+  }
+};
+
+// A warpgroup's way to y.
+template <bool kFloat32>
+class Output {
+ public:
+  static constexpr int kElementBytes = kFloat32 ? 4 : 2;
+  static constexpr int kTokens = piece_tokens(kElementBytes);
+
+  // Pieces have box_tokens tokens, kTokens or fewer.
+  __device__ Output(const FloatWArguments& a, const CUtensorMap& y, std::uint32_t staging, int box_tokens)
+      : a_(a), y_(y), staging_(staging), box_tokens_(box_tokens), thread_(static_cast<int>(threadIdx.x) % 128) {}
+
+  // The warpgroup's first channel.
+  __device__ __forceinline__ void at(int n) { n_ = n; }
+
+  // Until the place of the next piece is free.
+  __device__ __forceinline__ void begin() {
+    if (thread_ == 0) copies_read<kPieces - 1>();
+    meet(1 + warpgroup(), 128);
+  }
+
+  // Eight tokens' outputs, from the piece's token on.
+  __device__ __forceinline__ void put(int token, float4 v) {
+    const std::uint32_t piece = staging_ + turn_ * kPieceBytes;
+    const int lane = thread_ % 32, warp = thread_ / 32;
+    if constexpr (kFloat32) {
+      const int t = token + lane % 4 * 2, channel = warp * 16 + lane / 4;
+      put_float(piece, t, channel, v.x);
+      put_float(piece, t + 1, channel, v.y);
+      put_float(piece, t, channel + 8, v.z);
+      put_float(piece, t + 1, channel + 8, v.w);
+    } else {
+      const int row = token + lane % 8, chunk = warp * 2 + lane / 8 % 2;
+      store_transposed(piece + row * 128 + ((chunk ^ (row & 7)) << 4), rounded(v.x, v.y), rounded(v.z, v.w));
+    }
+  }
+
+  // The piece is whole: tokens m and on of y.
+  __device__ __forceinline__ void end(int m) {
+    const std::uint32_t piece = staging_ + turn_ * kPieceBytes;
+    fence_for_copy_engine();
+    meet(1 + warpgroup(), 128);
+    if (!a_.y_by_copy_engine) {
+      store_elements(piece, m);
+    } else if (thread_ == 0 && m < a_.M && n_ < a_.N) {
+      write_box(y_, n_, m, piece);
+      if (kFloat32 && n_ + 32 < a_.N) write_box(y_, n_ + 32, m, piece + box_tokens_ * 128);
+    }
+    if (thread_ == 0) copies_commit();
+    turn_ ^= 1;
+  }
+
+  // Before the staging ends with the CTA.
+  __device__ __forceinline__ void finish() {
+    if (thread_ == 0) copies_read<0>();
+  }
+
+ private:
+  __device__ __forceinline__ int warpgroup() const { return static_cast<int>(threadIdx.x) / 128; }
+
+  __device__ __forceinline__ std::uint32_t rounded(float first, float second) const {
+    std::uint32_t pair;
+    if (a_.y_dtype == DType::kBFloat16) {
+      asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+    } else {
+      asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+    }
+    return pair;
+  }
+
+  __device__ __forceinline__ std::uint32_t float_at(std::uint32_t piece, int token, int channel) const {
+    return piece + (channel / 32 * box_tokens_ + token) * 128 + ((channel % 32 * 4) ^ ((token & 7) << 4));
+  }
+  __device__ __forceinline__ void put_float(std::uint32_t piece, int token, int channel, float v) const {
+    asm volatile("st.shared.f32 [%0], %1;" ::"r"(float_at(piece, token, channel)), "f"(v) : "memory");
+  }
+
+  // For rows that the copy engine cannot write.
+  __device__ void store_elements(std::uint32_t piece, int m) const {
+    for (int i = thread_; i < box_tokens_ * 64; i += 128) {
+      const int token = i / 64, channel = i % 64;
+      if (m + token >= a_.M || n_ + channel >= a_.N) continue;
+      char* row = static_cast<char*>(a_.y) + (m + token) * a_.y_stride;
+      if constexpr (kFloat32) {
+        float v;
+        asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(float_at(piece, token, channel)) : "memory");
+        reinterpret_cast<float*>(row)[n_ + channel] = v;
+      } else {
+        std::uint16_t v;
+        const std::uint32_t from = piece + token * 128 + ((channel * 2) ^ ((token & 7) << 4));
+        asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(from) : "memory");
+        reinterpret_cast<std::uint16_t*>(row)[n_ + channel] = v;
+      }
+    }
+  }
+
+  const FloatWArguments& a_;
+  const CUtensorMap& y_;
+  std::uint32_t staging_;
+  int n_ = 0, box_tokens_, thread_;
+  int turn_ = 0;
+};
+
+}  // namespace octavo::sm90
