@@ -29,8 +29,7 @@ OCTAVO_HOST_DEVICE float exp_of_negative(float g) {
 // SiLU, g · 1 / (1 + exp(-g)). Below -kExpLimit, where it is less than 1.5e-36 from 0, it is -0. NaN, and the infinities,
 // give no finite value.
 OCTAVO_HOST_DEVICE float silu(float g) {
-  const float limited = g < kExpLimit ? g : kExpLimit;
-  const float sigmoid = exact::reciprocal(exact::add(1.0f, exp_of_negative(limited)));
+  const float sigmoid = exact::reciprocal(exact::add(1.0f, exp_of_negative(exact::min(g, kExpLimit))));
   return exact::mul(g, g < -kExpLimit ? 0.0f : sigmoid);
 }
 
@@ -52,7 +51,7 @@ OCTAVO_HOST_DEVICE float sum_of_squares(const float (&x)[kPiece]) {
 
 // 1 / sqrt(mean of squares + eps).
 OCTAVO_HOST_DEVICE float rms_factor(float squares, float K, float eps) {
-  return exact::reciprocal(exact::sqrt(exact::add(exact::div(squares, K), eps)));
+  return exact::div(1.0f, exact::sqrt(exact::add(exact::div(squares, K), eps)));
 }
 
 OCTAVO_HOST_DEVICE float normalized(float x, float factor, float weight) {

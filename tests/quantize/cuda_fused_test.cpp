@@ -45,7 +45,7 @@ class CudaFused : public testing::Test {
     for (const DType dtype : kFloats) {
       for (const std::int64_t K : kLengths) {
         for (const std::int64_t M : {0, 1, 3, 520}) {
-          if (M * K > 4300000) continue;
+          if (M * K > 4300000 || (M > 3 && K != 8 && K != 129 && K != 576 && K != 4104 && K != 8200)) continue;
           ++seed;
           what_ = std::string(to_string(dtype)) + " M=" + std::to_string(M) + " K=" + std::to_string(K);
           function(dtype, M, K, seed, {0, 0});

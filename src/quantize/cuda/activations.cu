@@ -27,8 +27,8 @@ __device__ unsigned magnitude(uint4 v) {
   }
 }
 
-template <class T, class Rounding>
-__device__ void store(std::int8_t* q, std::int64_t index, uint4 v, const Rounding& round) {
+template <class T, class Round>
+__device__ void store(std::int8_t* q, std::int64_t index, uint4 v, const Round& round) {
   const auto at = [&](unsigned bits) { return round(Element<T>::value(bits)); };
   if constexpr (sizeof(T) == 4) {
     reinterpret_cast<unsigned*>(q)[index] = lowest_bytes(at(v.x), at(v.y), at(v.z), at(v.w));
@@ -65,20 +65,20 @@ __global__ void __launch_bounds__(1024)
     }
   };
   if constexpr (kStatic) {
-    store_all(cuda::StaticRounding(*s));
+    cuda::StaticRounding(*s).with(store_all);
   } else {
     unsigned largest = 0;
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) largest = max(largest, magnitude<T>(v[i]));
     largest = cuda::largest_of_block(largest);
     const bool finite = largest < Element<T>::kInfinity;
-    const cuda::DynamicRounding<T> round(finite ? Element<T>::value(largest) : 0.0f);
-    if (threadIdx.x == 0) *s = finite ? round.scale() : __uint_as_float(cuda::kNaN);
-    if (!finite) {
-#pragma unroll
-      for (int i = 0; i < kVectors; ++i) v[i] = {};
+    const cuda::DynamicRounding<T> rounding(finite ? Element<T>::value(largest) : 0.0f);
+    if (threadIdx.x == 0) *s = finite ? rounding.scale() : __uint_as_float(cuda::kNaN);
+    if (finite) {
+      rounding.with(store_all);
+    } else {
+      store_all([](float) { return 0u; });
     }
-    store_all(round);
   }
 }
 
@@ -101,16 +101,19 @@ __global__ void __launch_bounds__(256)
     }
   };
   if constexpr (kStatic) {
-    store_all(cuda::StaticRounding(*s));
+    cuda::StaticRounding(*s).with(store_all);
   } else {
     unsigned largest = 0;
     for (std::int64_t k = threadIdx.x; k < count; k += blockDim.x) largest = max(largest, in[k] & kMagnitude);
     largest = cuda::largest_of_block(largest);
     const bool finite = largest < Element<T>::kInfinity;
-    const cuda::DynamicRounding<T> round(finite ? Element<T>::value(largest) : 0.0f);
-    if (threadIdx.x == 0) *s = finite ? round.scale() : __uint_as_float(cuda::kNaN);
-    if (finite) return store_all(round);
-    for (std::int64_t k = threadIdx.x; k < count; k += blockDim.x) out[k] = 0;
+    const cuda::DynamicRounding<T> rounding(finite ? Element<T>::value(largest) : 0.0f);
+    if (threadIdx.x == 0) *s = finite ? rounding.scale() : __uint_as_float(cuda::kNaN);
+    if (finite) {
+      rounding.with(store_all);
+    } else {
+      store_all([](float) { return 0u; });
+    }
   }
 }
 

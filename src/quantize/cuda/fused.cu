@@ -237,16 +237,23 @@ __global__ void __launch_bounds__(kMaxThreads, kPieces* Row::kBytes < 16 ? 2 : 1
   }
   largest = cuda::largest_of_block(largest);
   const bool finite = largest < Element<float>::kInfinity;
-  const DynamicRounding<float> round(finite ? __uint_as_float(largest) : 0.0f);
-  if (threadIdx.x == 0) *scale(m) = finite ? round.scale() : __uint_as_float(cuda::kNaN);
+  const DynamicRounding<float> rounding(finite ? __uint_as_float(largest) : 0.0f);
+  if (threadIdx.x == 0) *scale(m) = finite ? rounding.scale() : __uint_as_float(cuda::kNaN);
+  const auto store = [&](const auto& round) {
 #pragma unroll
-  for (int i = 0; i < kPieces; ++i) {
-    const int index = static_cast<int>(threadIdx.x + i * blockDim.x);
-    if (index >= pieces) break;
-    const auto four = [&](int e) {
-      return cuda::lowest_bytes(round(y[i][e]), round(y[i][e + 1]), round(y[i][e + 2]), round(y[i][e + 3]));
-    };
-    reinterpret_cast<uint2*>(q(m))[index] = finite ? uint2{four(0), four(4)} : uint2{};
+    for (int i = 0; i < kPieces; ++i) {
+      const int index = static_cast<int>(threadIdx.x + i * blockDim.x);
+      if (index >= pieces) break;
+      const auto four = [&](int e) {
+        return cuda::lowest_bytes(round(y[i][e]), round(y[i][e + 1]), round(y[i][e + 2]), round(y[i][e + 3]));
+      };
+      reinterpret_cast<uint2*>(q(m))[index] = {four(0), four(4)};
+    }
+  };
+  if (finite) {
+    rounding.with(store);
+  } else {
+    store([](float) { return 0u; });
   }
 }
 
@@ -267,9 +274,16 @@ __global__ void __launch_bounds__(kSlowThreads)
   each([&](std::int64_t k) { largest = max(largest, magnitude(row.at(m, k))); });
   largest = cuda::largest_of_block(largest);
   const bool finite = largest < Element<float>::kInfinity;
-  const DynamicRounding<float> round(finite ? __uint_as_float(largest) : 0.0f);
-  if (threadIdx.x == 0) *scale(m) = finite ? round.scale() : __uint_as_float(cuda::kNaN);
-  each([&](std::int64_t k) { q(m)[k] = finite ? static_cast<std::int8_t>(round(row.at(m, k))) : std::int8_t{0}; });
+  const DynamicRounding<float> rounding(finite ? __uint_as_float(largest) : 0.0f);
+  if (threadIdx.x == 0) *scale(m) = finite ? rounding.scale() : __uint_as_float(cuda::kNaN);
+  const auto store = [&](const auto& round) {
+    each([&](std::int64_t k) { q(m)[k] = static_cast<std::int8_t>(round(row.at(m, k))); });
+  };
+  if (finite) {
+    rounding.with(store);
+  } else {
+    store([](float) { return 0u; });
+  }
 }
 
 template <class View>

@@ -45,47 +45,51 @@ __device__ __forceinline__ unsigned largest_of_block(unsigned largest) {
   return largest;
 }
 
+// A number of at most 2^22 to the nearest integer, as bits whose lowest byte it is.
+__device__ __forceinline__ unsigned nearest(float x) { return exact::bits(exact::add(x, 0x1.8p23f)); }
+
 // x / scale, correctly rounded where it does not round to 0 as an integer: an estimate x · (1/s), corrected with its exact
 // remainder. That is right if the estimate was less than one unit in the last place off and 1/s is the rounded reciprocal
 // (Markstein, 1990), so once an estimate has been corrected it is right the second time. With 16-bit x and the scale that
 // their largest magnitude gives, the first time is enough (tested for every value).
 template <int kCorrections>
-class Quotient {
- public:
-  __device__ explicit Quotient(float scale)
-      : scale_(scale), reciprocal_(exact::div(1.0f, scale)), corrects_(scale >= 0x1p-60f && scale <= 0x1p60f) {}
+struct Quotient {
+  __device__ explicit Quotient(float s) : scale(s), reciprocal(exact::div(1.0f, s)) {}
 
-  // Whether by corrections, of which no step leaves the normal numbers; else it divides.
-  __device__ bool corrects() const { return corrects_; }
+  // Whether no step of a correction leaves the normal numbers; else x has to be divided.
+  __device__ bool corrects() const { return scale >= 0x1p-60f && scale <= 0x1p60f; }
 
-  __device__ float operator()(float x) const {
-    if (!corrects_) return exact::div(x, scale_);
-    float q = exact::mul(x, reciprocal_);
+  __device__ float corrected(float x) const {
+    float q = exact::mul(x, reciprocal);
 #pragma unroll
-    for (int i = 0; i < kCorrections; ++i) q = exact::fma(exact::fma(-q, scale_, x), reciprocal_, q);
+    for (int i = 0; i < kCorrections; ++i) q = exact::fma(exact::fma(-q, scale, x), reciprocal, q);
     return q;
   }
+  __device__ float divided(float x) const { return exact::div(x, scale); }
 
- private:
-  float scale_, reciprocal_;
-  bool corrects_;
+  float scale, reciprocal;
 };
-
-// A number of at most 2^22 to the nearest integer, as bits whose lowest byte it is.
-__device__ __forceinline__ unsigned nearest(float x) { return exact::bits(exact::add(x, 0x1.8p23f)); }
 
 // Rounding of values that are widened from a T with the scale that their largest magnitude gives; no quotient is above 127.
 template <class T>
 class DynamicRounding {
  public:
   __device__ explicit DynamicRounding(float absmax)
-      : scale_(absmax == 0 ? 1.0f : fmaxf(exact::div(absmax, 127.0f), 0x1p-126f)), quotient_(scale_) {}
+      : quotient_(absmax == 0 ? 1.0f : fmaxf(exact::div(absmax, 127.0f), 0x1p-126f)) {}
 
-  __device__ float scale() const { return scale_; }
-  __device__ unsigned operator()(float x) const { return nearest(quotient_(x)); }
+  __device__ float scale() const { return quotient_.scale; }
+
+  // Calls body(round), once: how x is rounded is decided for all of them, which branches at each would slow down.
+  template <class Body>
+  __device__ void with(const Body& body) const {
+    if (quotient_.corrects()) {
+      body([this](float x) { return nearest(quotient_.corrected(x)); });
+    } else {
+      body([this](float x) { return nearest(quotient_.divided(x)); });
+    }
+  }
 
  private:
-  float scale_;
   Quotient<sizeof(T) == 4 ? 2 : 1> quotient_;
 };
 
@@ -96,11 +100,16 @@ class StaticRounding {
   __device__ explicit StaticRounding(float scale)
       : quotient_(scale), lowest_(exact::mul(scale, -128.0f)), highest_(exact::mul(scale, 127.0f)) {}
 
-  __device__ unsigned operator()(float x) const {
-    const float number = x == x ? x : 0.0f;
-    if (quotient_.corrects()) return nearest(quotient_(fminf(fmaxf(number, lowest_), highest_)));
-    const float quotient = quotient_(number);
-    return nearest(quotient == quotient ? fminf(fmaxf(quotient, -128.0f), 127.0f) : 0.0f);
+  template <class Body>
+  __device__ void with(const Body& body) const {
+    if (quotient_.corrects()) {
+      body([this](float x) { return nearest(quotient_.corrected(x == x ? fminf(fmaxf(x, lowest_), highest_) : 0.0f)); });
+    } else {
+      body([this](float x) {
+        const float quotient = quotient_.divided(x);
+        return nearest(quotient == quotient ? fminf(fmaxf(quotient, -128.0f), 127.0f) : 0.0f);
+      });
+    }
   }
 
  private:
