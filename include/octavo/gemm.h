@@ -117,6 +117,15 @@ Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixVi
                    std::span<std::byte> workspace, Stream stream);
 std::int64_t w8a8_workspace_bytes(std::int64_t M, std::int64_t K);
 
+// W8A8 with one static scale of x, x_scale [1, 1] float32, finite and greater than 0: quantize_static, then scaled_mm. On
+// CUDA, nobody looks at the scale before it is used, and the workspace is as above.
+Status linear_w8a8_static(const MatrixView& x, const MatrixView& x_scale, const QuantizedWeight& w, const MatrixView& bias,
+                          const MutableMatrixView& y, Parallel& parallel = serial());
+Status linear_w8a8_static(const MatrixView& x, const MatrixView& x_scale, const PackedWeight& w, const MatrixView& bias,
+                          const MutableMatrixView& y, Parallel& parallel = serial());
+Status linear_w8a8_static(const MatrixView& x, const MatrixView& x_scale, const QuantizedWeight& w, const MatrixView& bias,
+                          const MutableMatrixView& y, std::span<std::byte> workspace, Stream stream);
+
 // y [M, N] bfloat16 = alpha · x [M, K] int8 · w [N, K]ᵀ int8.
 Status matmul(const MatrixView& x, const MatrixView& w, float alpha, const MutableMatrixView& y,
               Parallel& parallel = serial());

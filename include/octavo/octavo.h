@@ -2,6 +2,7 @@
 #pragma once
 
 #include "octavo/checkpoint.h"
+#include "octavo/fused.h"
 #include "octavo/gemm.h"
 #include "octavo/pack.h"
 #include "octavo/parallel.h"

@@ -112,4 +112,11 @@ Status quantize_per_token(const MatrixView& x, std::int64_t group_size, const Mu
 Status quantize_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
                           const MutableMatrixView& scale, Stream stream);
 
+// Quantizes activations x [M, K] (float32, float16 or bfloat16) to int8 q [M, K] with one given scale [1, 1] float32, finite
+// and greater than 0: q = clamp(rint(x / scale)). A NaN gives 0, infinities and all that is too large the ends of the range.
+Status quantize_static(const MatrixView& x, const MatrixView& scale, const MutableMatrixView& q,
+                       Parallel& parallel = serial());
+// The same on the CUDA device that x, scale and q are on, where nobody looks at the scale before it is used.
+Status quantize_static(const MatrixView& x, const MatrixView& scale, const MutableMatrixView& q, Stream stream);
+
 }  // namespace octavo

@@ -18,6 +18,7 @@ from .functional import (
     quantize_symmetric,
     quantize_weight_per_channel,
 )
+from .fused import quantize_static, rms_norm_quantize, silu_mul_quantize
 from .load import load
 from .memory import MemoryFootprint, compare_memory_footprint
 from .modules import (
@@ -25,6 +26,7 @@ from .modules import (
     Int8Linear,
     LLMInt8Linear,
     QuantizedLinear,
+    StaticInt8Linear,
     W4A8Linear,
     WeightOnlyInt8Linear,
 )
@@ -45,6 +47,7 @@ __all__ = [
     "MemoryFootprint",
     "QuantizedLinear",
     "Scheme",
+    "StaticInt8Linear",
     "W4A8Linear",
     "WeightOnlyInt8Linear",
     "calculate_quantization_error",
@@ -57,6 +60,9 @@ __all__ = [
     "parse_scheme",
     "perplexity",
     "quantize_model",
+    "quantize_static",
     "quantize_symmetric",
     "quantize_weight_per_channel",
+    "rms_norm_quantize",
+    "silu_mul_quantize",
 ]

@@ -121,14 +121,23 @@ COMPOSED = {
 }
 
 # Those that a library built with CUDA registers itself: src/torch/cuda_ops.cpp.
-IN_LIBRARY = ("dequantize", "linear", "linear_w8a8", "matmul", "quantize", "quantize_per_token", "scaled_mm")
-
+IN_LIBRARY = (
+    *("dequantize", "linear", "linear_w8a8", "linear_w8a8_static", "matmul", "quantize", "quantize_per_token"),
+    *("quantize_static", "scaled_mm", "rms_norm_quantize", "add_rms_norm_quantize", "silu_mul_quantize"),
+)
 
 THROUGH_CPU = [
-    *("quantize", "linear_w4a8", "linear_llm_int8"),
+    *("quantize", "linear_w8a8_static", "linear_w4a8", "linear_llm_int8"),
+    *("quantize_static", "rms_norm_quantize", "add_rms_norm_quantize", "silu_mul_quantize"),
     # Packed weights are the CPU's; that they meet CUDA tensors is not meant to happen.
     *("pack_weight", "unpack_weight", "dequantize_packed"),
-    *("linear_packed", "linear_w8a8_packed", "linear_w4a8_packed", "linear_llm_int8_packed"),
+    *(
+        "linear_packed",
+        "linear_w8a8_packed",
+        "linear_w8a8_static_packed",
+        "linear_w4a8_packed",
+        "linear_llm_int8_packed",
+    ),
 ]
 
 

@@ -3,7 +3,7 @@
 pack-quantized, weight-only: weight_packed int32 [N, ceil(K·b / 32)], values along K in a stream of bits, the least
 significant first, stored + 2^(b-1) when symmetric; weight_scale [N, G]; weight_shape [2]; asymmetric also
 weight_zero_point int32 [ceil(N·b / 32), G], packed along N.
-int-quantized: weight int8 [N, K], weight_scale [N, 1] or [1].
+int-quantized: weight int8 [N, K], weight_scale [N, 1] or [1]; with static activation scales also input_scale [1].
 """
 
 import re
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .modules import QuantizedLinear
+from .scheme import Activation
 
 _FORMATS = ("pack-quantized", "int-quantized", "mixed-precision")
 
@@ -51,8 +52,12 @@ def _scheme_text(module: str, group: dict[str, Any]) -> str:
             f"{module}: weights of type {weights.get('type')!r} with strategy {weights.get('strategy')!r} cannot be "
             "loaded; int with tensor, channel or group can"
         )
-    if activations and not activations.get("dynamic"):
-        raise ValueError(f"{module}: static activation scales cannot be loaded; dynamic ones, per token, can")
+    static = bool(activations) and not activations.get("dynamic")
+    if static and not (activations.get("strategy") == "tensor" and activations.get("symmetric", True)):
+        raise ValueError(
+            f"{module}: static activation scales can be loaded if they are one a tensor and symmetric; these have "
+            f"strategy {activations.get('strategy')!r}, symmetric {activations.get('symmetric', True)}"
+        )
     if weights.get("actorder"):
         raise ValueError(f"{module}: weights in activation order cannot be loaded")
     text = f"w{weights['num_bits']}a{8 if activations else 16}"
@@ -60,6 +65,8 @@ def _scheme_text(module: str, group: dict[str, Any]) -> str:
         text += "-tensor"
     if weights["strategy"] == "group":
         text += f"-g{weights['group_size']}"
+    if static:
+        text += "-static"
     return text if weights.get("symmetric", True) else text + "-asym"
 
 
@@ -71,17 +78,24 @@ def quantized_modules(names: set[str]) -> set[str]:
 def complete(parts: dict[str, torch.Tensor], module: QuantizedLinear) -> bool:
     """Whether these are all tensors of a module's weight."""
     if "weight" in parts:
-        return "weight_scale" in parts
+        return "weight_scale" in parts and ("input_scale" in parts or not _is_static(module))
     expected = {"weight_packed", "weight_scale", "weight_shape"}
     return parts.keys() >= (expected if module.scheme.symmetric else expected | {"weight_zero_point"})
+
+
+def _is_static(module: QuantizedLinear) -> bool:
+    return module.scheme.activation == Activation.INT8_STATIC
 
 
 def fill(module: QuantizedLinear, name: str, parts: dict[str, torch.Tensor]) -> None:
     """Makes the tensors of a checkpoint the state of a module. Raises ValueError naming what does not fit."""
     N, K, scheme = module.out_features, module.in_features, module.scheme
-    scale = parts["weight_scale"].float()
-    if not (scale > 0).logical_and(scale.isfinite()).all():
-        raise ValueError(f"{name}.weight_scale: has values that are not finite and greater than 0")
+    scale = _scale(parts, name, "weight_scale")
+    if _is_static(module):
+        input_scale = _scale(parts, name, "input_scale")
+        if input_scale.numel() != 1:
+            raise ValueError(f"{name}.input_scale: has {input_scale.numel()} values; one a tensor can be loaded")
+        module.input_scale = input_scale.reshape(1)
     if "weight" in parts:
         if not scheme.symmetric:
             raise ValueError(
@@ -106,6 +120,13 @@ def fill(module: QuantizedLinear, name: str, parts: dict[str, torch.Tensor]) -> 
             )
         setattr(module, leaf, tensor.reshape(expected.shape))
     module.pack()
+
+
+def _scale(parts: dict[str, torch.Tensor], name: str, leaf: str) -> torch.Tensor:
+    scale = parts[leaf].float()
+    if not (scale > 0).logical_and(scale.isfinite()).all():
+        raise ValueError(f"{name}.{leaf}: has values that are not finite and greater than 0")
+    return scale
 
 
 def _weight(words: torch.Tensor, name: str, K: int, module: QuantizedLinear) -> torch.Tensor:

@@ -47,6 +47,7 @@ class QuantizedLinear(PackableWeight):
 
     default_scheme = "w8a16"
     straight_through = False
+    _product = ops.LINEAR
 
     def __init__(
         self,
@@ -166,8 +167,8 @@ class QuantizedLinear(PackableWeight):
         bias = self._parameters["bias"]
         arguments = (x, packed, bias, self.out_features, *self._options())
         if torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
-            return ops.packed_product_with_gradient(self._op, *arguments, straight_through=self.straight_through)
-        return ops.PACKED_PRODUCTS[self._op](*arguments)
+            return ops.packed_product_with_gradient(self._product, *arguments, straight_through=self.straight_through)
+        return ops.PACKED_PRODUCTS[self._product](*arguments)
 
     def _options(self) -> tuple:
         """Arguments that only this class's product has."""
@@ -265,10 +266,60 @@ class DynamicInt8Linear(_IntegerLinear):
     """
 
     default_scheme = "w8a8"
-    _op = ops.SCALED_MM
+    _op = _product = ops.SCALED_MM
 
     def _row_major_product(self, x, q, scale, zero_point):
         return torch.ops.octavo.linear_w8a8(x, q, scale, self.bias)
+
+
+class StaticInt8Linear(_IntegerLinear):
+    """INT8 weights and activations, x quantized with one scale for all: schemes w8a8-static and w8a8-tensor-static.
+
+    The state has one buffer more, input_scale float32 [1], whose dtype no cast of the module changes.
+
+    Args:
+        input_scale: the scale of x from a calibration, such as the 99.9th percentile of |x| over 127; finite and
+            greater than 0. None: load_state_dict or a checkpoint gives it.
+        straight_through: as in DynamicInt8Linear.
+        (others as in QuantizedLinear)
+    """
+
+    default_scheme = "w8a8-static"
+    _op, _product = ops.SCALED_MM, ops.STATIC_SCALED_MM
+
+    def __init__(self, in_features, out_features, bias=True, scheme=None, *, input_scale=None, device=None, **options):
+        super().__init__(in_features, out_features, bias, scheme, device=device, **options)
+        if input_scale is None:
+            scale = torch.full((1,), float("nan"), device=device)
+        else:
+            scale = torch.as_tensor(input_scale, dtype=torch.float32).detach().reshape(1).clone()
+            if not (scale > 0 and scale.isfinite()):
+                raise ValueError(f"input_scale is {scale.item():g}; it must be finite and greater than 0")
+            scale = scale.to(self.scale.device if not self.scale.is_meta else scale.device)
+        self.register_buffer("input_scale", scale)
+
+    def _set_weight(self, weight, clip, percentile):
+        if self.input_scale.is_meta:
+            raise ValueError(f"{self.scheme} needs a scale of the activations from a calibration; pass input_scale")
+        super()._set_weight(weight, clip, percentile)
+        self.input_scale = self.input_scale.to(weight.device)
+
+    def _apply(self, fn, recurse=True):
+        scale = self.input_scale
+        super()._apply(fn, recurse)
+        if self.input_scale.dtype != scale.dtype:
+            self.input_scale = scale.to(self.input_scale.device)
+        return self
+
+    def _load_from_state_dict(self, *args):
+        super()._load_from_state_dict(*args)
+        self.input_scale = self.input_scale.float()  # with assign=True it has the dtype of the file
+
+    def _options(self):
+        return (self.input_scale,)
+
+    def _row_major_product(self, x, q, scale, zero_point):
+        return torch.ops.octavo.linear_w8a8_static(x, q, scale, self.bias, self.input_scale)
 
 
 class W4A8Linear(_IntegerLinear):
@@ -280,7 +331,7 @@ class W4A8Linear(_IntegerLinear):
     """
 
     default_scheme = "w4a8-g128"
-    _op = ops.LINEAR_W4A8
+    _op = _product = ops.LINEAR_W4A8
 
     def _row_major_product(self, x, q, scale, zero_point):
         s = self.scheme
@@ -299,7 +350,7 @@ class LLMInt8Linear(_IntegerLinear):
     """
 
     default_scheme = "llm.int8"
-    _op = ops.LINEAR_LLM_INT8
+    _op = _product = ops.LINEAR_LLM_INT8
 
     def __init__(self, in_features, out_features, bias=True, scheme=None, *, threshold=6.0, rule="token", **options):
         super().__init__(in_features, out_features, bias, scheme, **options)
@@ -321,11 +372,9 @@ class LLMInt8Linear(_IntegerLinear):
 
 
 def linear_class(scheme: Scheme) -> type[QuantizedLinear]:
-    """The module that computes a scheme. Raises ValueError for static activation scales, which need calibration."""
+    """The module that computes a scheme."""
     if scheme.activation == Activation.INT8_STATIC:
-        raise ValueError(
-            f"{scheme} needs activation scales from a calibration, which this version does not do; use w8a8"
-        )
+        return StaticInt8Linear
     if scheme.activation == Activation.INT8_OUTLIERS:
         return LLMInt8Linear
     if scheme.activation == Activation.INT8_PER_TOKEN:

@@ -6,8 +6,13 @@ Importing this module loads the operators. They are called as torch.ops.octavo.<
     dequantize          q, scale, zero_point → [N, K] of the given dtype
     pack, unpack        q of up to 4 bits [N, K] ↔ uint8 [N, ceil(K / 2)], the low nibble first
     quantize_per_token  x [..., K] float → q int8 like x, scale float32 [..., 1], or [..., G] in groups along K
+    quantize_static     x [..., K] float, scale float32 [1] → q int8 like x
+    rms_norm_quantize   x [..., K] float, normalized and times weight [K], quantized per token → q, scale [..., 1];
+                        add_rms_norm_quantize: that of sum = x + residual → q, scale, sum
+    silu_mul_quantize   silu(gate) · up, quantized per token; without up, gate [..., 2K] holds both → q, scale [..., 1]
     linear              x [..., K] float · weight-only quantized [N, K] → [..., N] of x's dtype
     linear_w8a8         x [..., K] float, quantized per token · int8 [N, K] → [..., N] of x's dtype
+    linear_w8a8_static  the same with one scale of x, float32 [1]
     linear_w4a8         linear with x quantized to int8 per token and group
     linear_llm_int8     the same with x quantized per token but for its outliers
     scaled_mm           x int8 [M, K] · w int8 [N, K] with scales → float, or the raw int32 sums
@@ -17,7 +22,7 @@ Importing this module loads the operators. They are called as torch.ops.octavo.<
     pack_weight         q, scale, zero_point → uint8 [packed_size]: the weight as those kernels read it, with a header
     unpack_weight       the exact inverse; dequantize_packed → [N, K] of the given dtype
     linear_packed       x [..., K] float · packed weight [N, K] → [..., N] of x's dtype: as linear; and in the same
-                        way linear_w8a8_packed, linear_w4a8_packed, linear_llm_int8_packed
+                        way linear_w8a8_packed, linear_w8a8_static_packed, linear_w4a8_packed, linear_llm_int8_packed
 
     has_cuda            whether the library was built with CUDA kernels
 
@@ -39,13 +44,15 @@ _INTEGER_GRADIENT = (
 )
 
 
-# `op` of best_layout and select_kernel, and the product of each with a packed weight; layouts.
-LINEAR, SCALED_MM, LINEAR_W4A8, LINEAR_LLM_INT8 = range(4)
+# `op` of best_layout and select_kernel, and the product of each with a packed weight; that with static scales, whose
+# `op` is SCALED_MM; layouts.
+LINEAR, SCALED_MM, LINEAR_W4A8, LINEAR_LLM_INT8, STATIC_SCALED_MM = range(5)
 PACKED_PRODUCTS = (
     torch.ops.octavo.linear_packed.default,
     torch.ops.octavo.linear_w8a8_packed.default,
     torch.ops.octavo.linear_w4a8_packed.default,
     torch.ops.octavo.linear_llm_int8_packed.default,
+    torch.ops.octavo.linear_w8a8_static_packed.default,
 )
 _PACKED_NAMES = tuple(product.name().removeprefix("octavo::") for product in PACKED_PRODUCTS)
 ROW_MAJOR, PACKED = range(2)
@@ -100,7 +107,7 @@ def _(weight, N, K, dtype):
     return weight.new_empty((N, K), dtype=dtype)
 
 
-def _fake_packed_product(x, weight, bias, N, threshold=None, rule=None):
+def _fake_packed_product(x, weight, bias, N, *options):
     return x.new_empty((*x.shape[:-1], N))
 
 
@@ -114,6 +121,30 @@ def _(x, group_size):
     return x.new_empty(x.shape, dtype=torch.int8), x.new_empty(scale_shape, dtype=torch.float32)
 
 
+@torch.library.register_fake("octavo::quantize_static")
+def _(x, scale):
+    return x.new_empty(x.shape, dtype=torch.int8)
+
+
+def _fake_rows(x, K):
+    return x.new_empty((*x.shape[:-1], K), dtype=torch.int8), x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
+
+
+@torch.library.register_fake("octavo::rms_norm_quantize")
+def _(x, weight, eps):
+    return _fake_rows(x, x.shape[-1])
+
+
+@torch.library.register_fake("octavo::add_rms_norm_quantize")
+def _(x, residual, weight, eps):
+    return *_fake_rows(x, x.shape[-1]), x.new_empty(x.shape)
+
+
+@torch.library.register_fake("octavo::silu_mul_quantize")
+def _(gate, up):
+    return _fake_rows(gate, gate.shape[-1] // 2 if up is None else gate.shape[-1])
+
+
 @torch.library.register_fake("octavo::linear")
 def _(x, q, scale, zero_point, bias, num_bits, group_size, packed):
     return x.new_empty((*x.shape[:-1], q.shape[0]))
@@ -121,6 +152,11 @@ def _(x, q, scale, zero_point, bias, num_bits, group_size, packed):
 
 @torch.library.register_fake("octavo::linear_w8a8")
 def _(x, q, scale, bias):
+    return x.new_empty((*x.shape[:-1], q.shape[0]))
+
+
+@torch.library.register_fake("octavo::linear_w8a8_static")
+def _(x, q, scale, bias, x_scale):
     return x.new_empty((*x.shape[:-1], q.shape[0]))
 
 
@@ -218,10 +254,12 @@ def _register_integer_gradient(name: str, bias: int | None = None) -> None:
     torch.library.register_autograd(f"octavo::{name}", backward, setup_context=setup_context)
 
 
-for _name, _bias in dict(
-    quantize_per_token=None, scaled_mm=4, linear_w8a8=3, linear_w4a8=4, linear_llm_int8=3
-).items():  # fmt: skip
-    _register_integer_gradient(_name, _bias)
+_BIAS_ARGUMENT = dict(scaled_mm=4, linear_w8a8=3, linear_w8a8_static=3, linear_w4a8=4, linear_llm_int8=3)
+for _name in (
+    *("quantize_per_token", "quantize_static", "rms_norm_quantize", "add_rms_norm_quantize", "silu_mul_quantize"),
+    *_BIAS_ARGUMENT,
+):
+    _register_integer_gradient(_name, _BIAS_ARGUMENT.get(_name))
 
 
 class AttachGradient(torch.autograd.Function):

@@ -76,6 +76,38 @@ Status run_w8a8(Arguments a, Parallel& parallel) {
   return run_scaled_mm(a, parallel);
 }
 
+Status run_w8a8_static(Arguments a, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(a.x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_linear_w8a8(a));
+  AlignedBuffer<std::int8_t> buffer(a.x.rows * a.x.cols);
+  const MutableMatrixView q(buffer.data(), DType::kInt8, a.x.rows, a.x.cols);
+  OCTAVO_RETURN_IF_ERROR(quantize_static(a.x, a.x_scale, q, parallel));
+  a.x = as_const(q);
+  return run_scaled_mm(a, parallel);
+}
+
+// W8A8 on CUDA: quantize(q, scale) puts x into the workspace, and its scale where it is not given.
+template <class Quantize>
+Status run_w8a8_on_cuda(Arguments a, std::span<std::byte> workspace, const Quantize& quantize) {
+  a.constant_w = true;  // in front of it is the quantization of x, below
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(a.x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_linear_w8a8(a));
+  const std::int64_t bytes = w8a8_workspace_bytes(a.x.rows, a.x.cols);
+  if (static_cast<std::int64_t>(workspace.size()) < bytes) {
+    return invalid("the workspace has {} bytes; [{}, {}] needs {}", workspace.size(), a.x.rows, a.x.cols, bytes);
+  }
+  if (a.y.empty()) return {};
+  const std::int64_t stride = padded_row(a.x.cols);
+  const MutableMatrixView q(workspace.data(), DType::kInt8, a.x.rows, a.x.cols, stride, a.x.device);
+  const MutableMatrixView scale(workspace.data() + a.x.rows * stride, DType::kFloat32, a.x.rows, 1, sizeof(float),
+                                a.x.device);
+  OCTAVO_RETURN_IF_ERROR(quantize(q, scale));
+  a.x = as_const(q);
+  if (a.x_scale.data == nullptr) a.x_scale = as_const(scale);
+  OCTAVO_RETURN_IF_ERROR(check_scaled_mm(a));
+  return run_on_cuda(Op::kScaledMm, a);
+}
+
 Status run_w4a8(const Arguments& a, Parallel& parallel) {
   OCTAVO_RETURN_IF_ERROR(check_on_cpu(a.x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_linear_w4a8(a));
@@ -182,22 +214,30 @@ Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixVi
                    std::span<std::byte> workspace, Stream stream) {
   Arguments a = {x, {}, w, bias, y};
   a.stream = stream;
-  a.constant_w = true;  // in front of it is the quantization of x, below
-  OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
-  OCTAVO_RETURN_IF_ERROR(check_linear_w8a8(a));
-  const std::int64_t bytes = w8a8_workspace_bytes(x.rows, x.cols);
-  if (static_cast<std::int64_t>(workspace.size()) < bytes) {
-    return invalid("the workspace has {} bytes; [{}, {}] needs {}", workspace.size(), x.rows, x.cols, bytes);
-  }
-  if (a.y.empty()) return {};
-  const std::int64_t stride = padded_row(x.cols);
-  const MutableMatrixView q(workspace.data(), DType::kInt8, x.rows, x.cols, stride, x.device);
-  const MutableMatrixView scale(workspace.data() + x.rows * stride, DType::kFloat32, x.rows, 1, sizeof(float), x.device);
-  OCTAVO_RETURN_IF_ERROR(quantize_per_token(x, kPerChannel, q, scale, stream));
-  a.x = as_const(q);
-  a.x_scale = as_const(scale);
-  OCTAVO_RETURN_IF_ERROR(check_scaled_mm(a));
-  return run_on_cuda(Op::kScaledMm, a);
+  return run_w8a8_on_cuda(a, workspace, [&](const MutableMatrixView& q, const MutableMatrixView& scale) {
+    return quantize_per_token(x, kPerChannel, q, scale, stream);
+  });
+}
+
+Status linear_w8a8_static(const MatrixView& x, const MatrixView& x_scale, const QuantizedWeight& w, const MatrixView& bias,
+                          const MutableMatrixView& y, Parallel& parallel) {
+  return run_w8a8_static({x, x_scale, w, bias, y}, parallel);
+}
+
+Status linear_w8a8_static(const MatrixView& x, const MatrixView& x_scale, const PackedWeight& w, const MatrixView& bias,
+                          const MutableMatrixView& y, Parallel& parallel) {
+  Arguments a = with_packed(x, w, bias, y);
+  a.x_scale = x_scale;
+  return run_w8a8_static(a, parallel);
+}
+
+Status linear_w8a8_static(const MatrixView& x, const MatrixView& x_scale, const QuantizedWeight& w, const MatrixView& bias,
+                          const MutableMatrixView& y, std::span<std::byte> workspace, Stream stream) {
+  Arguments a = {x, x_scale, w, bias, y};
+  a.stream = stream;
+  return run_w8a8_on_cuda(a, workspace, [&](const MutableMatrixView& q, const MutableMatrixView&) {
+    return quantize_static(x, x_scale, q, stream);
+  });
 }
 
 Status matmul(const MatrixView& x, const MatrixView& w, float alpha, const MutableMatrixView& y, Parallel& parallel) {

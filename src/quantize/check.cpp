@@ -25,6 +25,13 @@ std::string place(const Device& device) {
   return device.type == DeviceType::kCpu ? "the CPU" : format_text("cuda:{}", device.index);
 }
 
+// Where x is, of its type and shape.
+Status check_like(const MatrixView& x, const MatrixView& m, std::string_view name) {
+  OCTAVO_RETURN_IF_ERROR(check_on(x.device, m, name));
+  OCTAVO_RETURN_IF_ERROR(check_dtype(m, name, x.dtype));
+  return check_shape(m, name, x.rows, x.cols);
+}
+
 }  // namespace
 
 Status check_on(const Device& device, const MatrixView& m, std::string_view name) {
@@ -137,6 +144,43 @@ Status check_per_token(const MatrixView& x, std::int64_t group_size, const Mutab
   OCTAVO_RETURN_IF_ERROR(check_dtype(as_const(scale), "scale", DType::kFloat32));
   const WeightFormat groups = {8, true, group_size};
   return check_shape(as_const(scale), "scale", x.rows, groups.groups(x.cols));
+}
+
+Status check_static(const MatrixView& x, const MatrixView& scale, const MutableMatrixView& q) {
+  OCTAVO_RETURN_IF_ERROR(check_float(x, "x", x.device));
+  OCTAVO_RETURN_IF_ERROR(check_on(x.device, scale, "scale"));
+  OCTAVO_RETURN_IF_ERROR(check_dtype(scale, "scale", DType::kFloat32));
+  OCTAVO_RETURN_IF_ERROR(check_shape(scale, "scale", 1, 1));
+  OCTAVO_RETURN_IF_ERROR(check_on(x.device, as_const(q), "q"));
+  OCTAVO_RETURN_IF_ERROR(check_dtype(as_const(q), "q", DType::kInt8));
+  return check_shape(as_const(q), "q", x.rows, x.cols);
+}
+
+Status check_static_scale(float scale) {
+  if (scale > 0 && std::isfinite(scale)) return {};
+  return invalid("the scale is {}; it must be finite and greater than 0", scale);
+}
+
+Status check_rms_norm(const MatrixView& x, const MatrixView& weight, float eps, const MutableMatrixView& q,
+                      const MutableMatrixView& scale) {
+  OCTAVO_RETURN_IF_ERROR(check_per_token(x, kPerChannel, q, scale));
+  OCTAVO_RETURN_IF_ERROR(check_on(x.device, weight, "weight"));
+  OCTAVO_RETURN_IF_ERROR(check_dtype(weight, "weight", x.dtype));
+  OCTAVO_RETURN_IF_ERROR(check_shape(weight, "weight", 1, x.cols));
+  if (!(eps >= 0 && std::isfinite(eps))) return invalid("eps is {}; it must be finite and at least 0", eps);
+  return {};
+}
+
+Status check_add(const MatrixView& x, const MatrixView& residual, const MutableMatrixView& sum) {
+  OCTAVO_RETURN_IF_ERROR(check_like(x, residual, "residual"));
+  return check_like(x, as_const(sum), "sum");
+}
+
+Status check_silu_mul(const MatrixView& gate, const MatrixView& up, const MutableMatrixView& q,
+                      const MutableMatrixView& scale) {
+  OCTAVO_RETURN_IF_ERROR(check_float(gate, "gate", gate.device));
+  OCTAVO_RETURN_IF_ERROR(check_like(gate, up, "up"));
+  return check_per_token(gate, kPerChannel, q, scale);
 }
 
 Status not_finite(const MatrixView& w, std::int64_t n, std::int64_t first_row) {

@@ -1,10 +1,12 @@
-// quantize.h's functions that take a Stream: they check, and launch.
+// quantize.h's and fused.h's functions that take a Stream: they check, and launch.
 #include "core/cuda.h"
 #include "core/error.h"
 #include "core/macros.h"
+#include "octavo/fused.h"
 #include "octavo/quantize.h"
 #include "quantize/check.h"
 #include "quantize/cuda/activations.h"
+#include "quantize/cuda/fused.h"
 #include "quantize/cuda/weights.h"
 
 namespace octavo {
@@ -27,6 +29,39 @@ Status quantize_per_token(const MatrixView& x, std::int64_t group_size, const Mu
   OCTAVO_RETURN_IF_ERROR(check_per_token(x, group_size, q, scale));
   if (scale.empty()) return {};
   return on_device(x.device, [&] { cuda_quantize_per_token(x, group_size, q, scale, stream); });
+}
+
+Status quantize_static(const MatrixView& x, const MatrixView& scale, const MutableMatrixView& q, Stream stream) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_static(x, scale, q));
+  if (q.empty()) return {};
+  return on_device(x.device, [&] { cuda_quantize_static(x, scale, q, stream); });
+}
+
+Status rms_norm_quantize(const MatrixView& x, const MatrixView& weight, float eps, const MutableMatrixView& q,
+                         const MutableMatrixView& scale, Stream stream) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_rms_norm(x, weight, eps, q, scale));
+  if (scale.empty()) return {};
+  return on_device(x.device, [&] { cuda_rms_norm_quantize(x, {}, weight, eps, {}, q, scale, stream); });
+}
+
+Status add_rms_norm_quantize(const MatrixView& x, const MatrixView& residual, const MatrixView& weight, float eps,
+                             const MutableMatrixView& sum, const MutableMatrixView& q, const MutableMatrixView& scale,
+                             Stream stream) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_rms_norm(x, weight, eps, q, scale));
+  OCTAVO_RETURN_IF_ERROR(check_add(x, residual, sum));
+  if (scale.empty()) return {};
+  return on_device(x.device, [&] { cuda_rms_norm_quantize(x, residual, weight, eps, sum, q, scale, stream); });
+}
+
+Status silu_mul_quantize(const MatrixView& gate, const MatrixView& up, const MutableMatrixView& q,
+                         const MutableMatrixView& scale, Stream stream) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(gate, "gate"));
+  OCTAVO_RETURN_IF_ERROR(check_silu_mul(gate, up, q, scale));
+  if (scale.empty()) return {};
+  return on_device(gate.device, [&] { cuda_silu_mul_quantize(gate, up, q, scale, stream); });
 }
 
 Status quantize(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out, Stream stream) {

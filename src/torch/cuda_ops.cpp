@@ -8,15 +8,14 @@
 #include <cmath>
 #include <tuple>
 
+#include "torch/cuda_stream.h"
 #include "torch/dequantize_matmul.h"
 #include "torch/quantize_ops.h"
 #include "torch/tensors.h"
 
 namespace octavo::torch_ops {
-namespace {
 
-// The current stream of a device. Torch's function is looked up in the library that has it, which a torch without CUDA lacks
-// and need not be linked with.
+// Torch's function is looked up in the library that has it, which a torch without CUDA lacks and need not be linked with.
 Stream stream_on(const Device& device) {
   using CurrentStream = AOTITorchError (*)(int32_t device_index, void** stream);
   static const auto current_stream = [] {
@@ -29,6 +28,8 @@ Stream stream_on(const Device& device) {
   TORCH_ERROR_CODE_CHECK(current_stream(device.index, &stream.handle));
   return stream;
 }
+
+namespace {
 
 // Where the operators run: where their first argument is. Dispatch to CUDA takes one CUDA tensor, which may be another.
 Device cuda_device_of(const Tensor& x) {
@@ -77,7 +78,10 @@ Tensor matmul_op(const Tensor& x, const Tensor& y, double alpha) {
   return out;
 }
 
-Tensor linear_w8a8_op(const Tensor& x, const Tensor& q, const Tensor& scale, const std::optional<Tensor>& bias) {
+// W8A8: product(x, w, bias, y, workspace, stream) with w [N, K] = q · scale.
+template <class Product>
+Tensor w8a8_product(const Tensor& x, const Tensor& q, const Tensor& scale, const std::optional<Tensor>& bias,
+                    const Product& product) {
   const Device device = cuda_device_of(x);
   const Tensor in = as_contiguous(x);
   const MatrixView rows = matrix_of(in, "x");
@@ -87,10 +91,21 @@ Tensor linear_w8a8_op(const Tensor& x, const Tensor& q, const Tensor& scale, con
   const int64_t bytes = w8a8_workspace_bytes(rows.rows, rows.cols);
   Tensor workspace = new_tensor({bytes}, ScalarType::Byte, device);
   Tensor y = new_tensor(with_last(in, weight.rows()), in.scalar_type(), device);
-  check(linear_w8a8(rows, weight.view(), b.view(), mutable_matrix_of(y, "y"),
-                    {static_cast<std::byte*>(workspace.mutable_data_ptr()), static_cast<std::size_t>(bytes)},
-                    stream_on(device)));
+  const std::span<std::byte> memory(static_cast<std::byte*>(workspace.mutable_data_ptr()), static_cast<std::size_t>(bytes));
+  check(product(rows, weight.view(), b.view(), mutable_matrix_of(y, "y"), memory, stream_on(device)));
   return y;
+}
+
+Tensor linear_w8a8_op(const Tensor& x, const Tensor& q, const Tensor& scale, const std::optional<Tensor>& bias) {
+  return w8a8_product(x, q, scale, bias, [](const auto&... arguments) { return linear_w8a8(arguments...); });
+}
+
+Tensor linear_w8a8_static_op(const Tensor& x, const Tensor& q, const Tensor& scale, const std::optional<Tensor>& bias,
+                             const Tensor& x_scale) {
+  const Tensor in_scale = as_contiguous(x_scale);
+  return w8a8_product(x, q, scale, bias, [&](const MatrixView& rows, const auto&... arguments) {
+    return linear_w8a8_static(rows, column_of(in_scale, "x_scale"), arguments...);
+  });
 }
 
 // Waits for the device.
@@ -154,6 +169,7 @@ STABLE_TORCH_LIBRARY_IMPL(octavo, CUDA, m) {
   m.impl("scaled_mm", TORCH_BOX(&scaled_mm_op));
   m.impl("matmul", TORCH_BOX(&matmul_op));
   m.impl("linear_w8a8", TORCH_BOX(&linear_w8a8_op));
+  m.impl("linear_w8a8_static", TORCH_BOX(&linear_w8a8_static_op));
 }
 
 }  // namespace octavo::torch_ops

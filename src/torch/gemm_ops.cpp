@@ -54,6 +54,19 @@ Tensor linear_w8a8_op(const Tensor& x, const Tensor& q, const Tensor& scale, con
   return y;
 }
 
+Tensor linear_w8a8_static_op(const Tensor& x, const Tensor& q, const Tensor& scale, const std::optional<Tensor>& bias,
+                             const Tensor& x_scale) {
+  const Tensor in = as_contiguous(x);
+  const Tensor in_scale = as_contiguous(x_scale);
+  const MatrixView rows = matrix_of(in, "x");
+  const Weight weight(q, scale, std::nullopt, 8, group_size_of(scale), false, rows.cols);
+  const Bias b(bias);
+  Tensor y = new_tensor(with_last(in, weight.rows()), in.scalar_type());
+  check(linear_w8a8_static(rows, column_of(in_scale, "x_scale"), weight.view(), b.view(), mutable_matrix_of(y, "y"),
+                           torch_threads()));
+  return y;
+}
+
 Tensor scaled_mm_op(const Tensor& x, const Tensor& w, const Tensor& x_scale, const Tensor& w_scale,
                     const std::optional<Tensor>& bias, ScalarType out_dtype) {
   const Tensor in = as_contiguous(x);
@@ -123,6 +136,7 @@ STABLE_TORCH_LIBRARY_IMPL(octavo, CPU, m) {
   m.impl("linear_w4a8", TORCH_BOX(&linear_w4a8_op));
   m.impl("linear_llm_int8", TORCH_BOX(&linear_llm_int8_op));
   m.impl("linear_w8a8", TORCH_BOX(&linear_w8a8_op));
+  m.impl("linear_w8a8_static", TORCH_BOX(&linear_w8a8_static_op));
   m.impl("scaled_mm", TORCH_BOX(&scaled_mm_op));
   m.impl("matmul", TORCH_BOX(&matmul_op));
 }

@@ -114,7 +114,7 @@ Tensor dequantize_packed_op(const Tensor& weight, int64_t N, int64_t K, ScalarTy
   return out;
 }
 
-// What the four products share: product(x, w, bias, y) is called with a packed w, or a row-major one.
+// What the products share: product(x, w, bias, y) is called with a packed w, or a row-major one.
 template <class Product>
 Tensor product_op(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, int64_t N,
                   const Product& product) {
@@ -148,6 +148,14 @@ Tensor linear_w8a8_packed_op(const Tensor& x, const Tensor& weight, const std::o
   });
 }
 
+Tensor linear_w8a8_static_packed_op(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, int64_t N,
+                                    const Tensor& x_scale) {
+  const Tensor in_scale = as_contiguous(x_scale);
+  return product_op(x, weight, bias, N, [&](const MatrixView& rows, const auto& w, const MatrixView& b, const auto& y) {
+    return linear_w8a8_static(rows, column_of(in_scale, "x_scale"), w, b, y, torch_threads());
+  });
+}
+
 Tensor linear_w4a8_packed_op(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, int64_t N) {
   return product_op(x, weight, bias, N, [](const MatrixView& rows, const auto& w, const MatrixView& b, const auto& y) {
     return linear_w4a8(rows, w, b, y, torch_threads());
@@ -170,6 +178,7 @@ STABLE_TORCH_LIBRARY_IMPL(octavo, CPU, m) {
   m.impl("dequantize_packed", TORCH_BOX(&dequantize_packed_op));
   m.impl("linear_packed", TORCH_BOX(&linear_packed_op));
   m.impl("linear_w8a8_packed", TORCH_BOX(&linear_w8a8_packed_op));
+  m.impl("linear_w8a8_static_packed", TORCH_BOX(&linear_w8a8_static_packed_op));
   m.impl("linear_w4a8_packed", TORCH_BOX(&linear_w4a8_packed_op));
   m.impl("linear_llm_int8_packed", TORCH_BOX(&linear_llm_int8_packed_op));
 }

@@ -13,6 +13,11 @@ STABLE_TORCH_LIBRARY(octavo, m) {
   m.def("pack(Tensor q) -> Tensor");
   m.def("unpack(Tensor packed, int K, bool symmetric) -> Tensor");
   m.def("quantize_per_token(Tensor x, int group_size) -> (Tensor q, Tensor scale)");
+  m.def("quantize_static(Tensor x, Tensor scale) -> Tensor");
+  m.def("rms_norm_quantize(Tensor x, Tensor weight, float eps) -> (Tensor q, Tensor scale)");
+  m.def(
+      "add_rms_norm_quantize(Tensor x, Tensor residual, Tensor weight, float eps) -> (Tensor q, Tensor scale, Tensor sum)");
+  m.def("silu_mul_quantize(Tensor gate, Tensor? up) -> (Tensor q, Tensor scale)");
   m.def(
       "linear(Tensor x, Tensor q, Tensor scale, Tensor? zero_point, Tensor? bias, int num_bits, int group_size, "
       "bool packed) -> Tensor");
@@ -20,6 +25,7 @@ STABLE_TORCH_LIBRARY(octavo, m) {
       "linear_w4a8(Tensor x, Tensor q, Tensor scale, Tensor? zero_point, Tensor? bias, int num_bits, int group_size, "
       "bool packed) -> Tensor");
   m.def("linear_w8a8(Tensor x, Tensor q, Tensor scale, Tensor? bias) -> Tensor");
+  m.def("linear_w8a8_static(Tensor x, Tensor q, Tensor scale, Tensor? bias, Tensor x_scale) -> Tensor");
   m.def("linear_llm_int8(Tensor x, Tensor q, Tensor scale, Tensor? bias, float threshold, int rule) -> Tensor");
   m.def("scaled_mm(Tensor x, Tensor w, Tensor x_scale, Tensor w_scale, Tensor? bias, ScalarType out_dtype) -> Tensor");
   m.def("matmul(Tensor x, Tensor y, float alpha) -> Tensor");
@@ -32,6 +38,7 @@ STABLE_TORCH_LIBRARY(octavo, m) {
       "Tensor zero_point)");
   m.def("linear_packed(Tensor x, Tensor weight, Tensor? bias, int N) -> Tensor");
   m.def("linear_w8a8_packed(Tensor x, Tensor weight, Tensor? bias, int N) -> Tensor");
+  m.def("linear_w8a8_static_packed(Tensor x, Tensor weight, Tensor? bias, int N, Tensor x_scale) -> Tensor");
   m.def("linear_w4a8_packed(Tensor x, Tensor weight, Tensor? bias, int N) -> Tensor");
   m.def("linear_llm_int8_packed(Tensor x, Tensor weight, Tensor? bias, int N, float threshold, int rule) -> Tensor");
   m.def(

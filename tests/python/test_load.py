@@ -23,6 +23,8 @@ SCHEMES = [
     "w5a16",
     "w8a8",
     "w8a8-tensor",
+    "w8a8-static",
+    "w8a8-tensor-static",
 ]
 
 
@@ -31,7 +33,8 @@ def stored(name, module):
     s, N, K = module.scheme, module.out_features, module.in_features
     if s.activation:
         scale = module.scale if s.group_size == 0 else module.scale[:, None]
-        return {f"{name}.weight": module.weight_int8, f"{name}.weight_scale": scale}
+        tensors = {f"{name}.weight": module.weight_int8, f"{name}.weight_scale": scale}
+        return tensors | ({f"{name}.input_scale": module.input_scale} if s.activation == 2 else {})
     q = torch.ops.octavo.unpack(module.weight_int4, K, s.symmetric) if s.packed else module.weight_int8
     middle = 0 if s.symmetric else 1 << (s.num_bits - 1)  # pack_to_int32 takes signed values and adds it
     signed = (q.to(torch.int16) - middle).to(torch.int8)
@@ -64,7 +67,9 @@ def quantization_config(scheme):
         "dynamic": True,
         "observer": None,
     }
-    integer = scheme.activation == 1
+    if scheme.activation == 2:
+        activations |= {"strategy": "tensor", "dynamic": False, "observer": "minmax"}
+    integer = scheme.activation in (1, 2)
     return {
         "quant_method": "compressed-tensors",
         "format": "int-quantized" if integer else "pack-quantized",
@@ -86,7 +91,7 @@ def quantization_config(scheme):
 def write(path, scheme, tied=True):
     """A quantized checkpoint, and the model that it holds."""
     model = llama(tie_word_embeddings=tied)
-    octavo.quantize_model(model, scheme)
+    octavo.quantize_model(model, scheme, **({"input_scale": 0.04} if "static" in scheme else {}))
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")}
     facts = {}
     for name, module in model.named_modules():
@@ -130,14 +135,14 @@ def test_loaded_model_is_the_one_that_was_written(tmp_path, scheme):
     assert torch.equal(logits(loaded), logits(model))
 
 
-@pytest.mark.parametrize("scheme", ["w8a16", "w4a16-g16", "w4a16-g16-asym", "w8a8"])
+@pytest.mark.parametrize("scheme", ["w8a16", "w4a16-g16", "w4a16-g16-asym", "w8a8", "w8a8-static"])
 def test_stock_transformers_agrees(tmp_path, scheme):
     from transformers import AutoModelForCausalLM
 
     write(tmp_path, scheme)
     stock = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     ours, theirs = logits(octavo.load(tmp_path)), logits(stock)
-    assert (ours - theirs).norm() / theirs.norm() < (0.06 if scheme == "w8a8" else 1e-5)
+    assert (ours - theirs).norm() / theirs.norm() < (0.06 if "w8a8" in scheme else 1e-5)
 
 
 def test_llm_int8_is_told_by_octavo_json(tmp_path):
@@ -290,6 +295,33 @@ def test_other_formats_are_refused(tmp_path, change, message):
     config["quantization_config"] |= change
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=message):
+        octavo.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop(f"{UP}.input_scale"), "no place for .*up_proj.weight"),
+        (lambda t: t.update({f"{UP}.input_scale": torch.zeros(1)}), "up_proj.input_scale: has values that are not"),
+        (lambda t: t.update({f"{UP}.input_scale": torch.ones(2)}), "up_proj.input_scale: has 2 values"),
+    ],
+)
+def test_static_scales_that_do_not_fit_are_named(tmp_path, change, message):
+    write(tmp_path, "w8a8-static")
+    tensors = load_file(tmp_path / "model.safetensors")
+    change(tensors)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=message):
+        octavo.load(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"symmetric": False}, {"strategy": "channel"}])
+def test_other_static_scales_are_refused(tmp_path, change):
+    write(tmp_path, "w8a8-static")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"]["config_groups"]["group_0"]["input_activations"] |= change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="one a tensor and symmetric"):
         octavo.load(tmp_path)
 
 

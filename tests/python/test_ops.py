@@ -49,6 +49,14 @@ def cases():
     bias = torch.randn(6)
     yield "quantize_per_token", (x.half(), -1)
     yield "quantize_per_token", (x, 16)
+    one = torch.tensor([0.02])
+    yield "quantize_static", (x.half(), one)
+    yield "quantize_static", (x[0], one.reshape(()))
+    for dtype in FLOATS:
+        yield "rms_norm_quantize", (x.to(dtype), torch.randn(41).to(dtype), 1e-6)
+        yield "add_rms_norm_quantize", (x.to(dtype), x.flip(0).to(dtype), torch.randn(41).to(dtype), 1e-6)
+    yield "silu_mul_quantize", (x, x.flip(0))
+    yield "silu_mul_quantize", (x[..., :40].bfloat16(), None)
     yield "linear", (x, q8, scale, None, bias, 8, -1, False)
     yield "linear", (x[0].bfloat16(), packed, group_scale, zero_point, None, 4, 16, True)
     yield "linear_w4a8", (x.half(), packed, group_scale, zero_point, bias.half(), 4, 16, True)
@@ -60,6 +68,8 @@ def cases():
     yield "matmul", (xq, q8, 0.5)
     yield "linear_w8a8", (x, q8, scale, bias)
     yield "linear_w8a8", (x[0].bfloat16(), q8, scale, None)
+    yield "linear_w8a8_static", (x, q8, scale, bias, one)
+    yield "linear_w8a8_static", (x[0].bfloat16(), q8, scale, None, one)
     yield "pack_weight", (q8, scale, None, 8, -1, False, 41)
     yield "pack_weight", (packed, group_scale, zero_point, 4, 16, True, 41)
     block8 = ops.pack_weight(q8, scale, None, 8, -1, False, 41)
@@ -72,6 +82,7 @@ def cases():
     yield "linear_packed", (x, block8, bias, 6)
     yield "linear_packed", (x[0].bfloat16(), block4, None, 6)
     yield "linear_w8a8_packed", (x.half(), block8, bias, 6)
+    yield "linear_w8a8_static_packed", (x.half(), block8, bias, 6, one)
     yield "linear_w4a8_packed", (x, block4, None, 6)
     yield "linear_llm_int8_packed", (x, block8, bias, 6, 1.0, 1)
 
@@ -171,6 +182,9 @@ def test_unpack_weight_is_the_inverse_of_pack_weight(num_bits, symmetric, group_
     assert torch.equal(ops.dequantize_packed(weight, *shape, torch.float16), restored)
 
 
+X_SCALE = torch.tensor([0.02])
+
+
 def products(num_bits, symmetric, group_size):
     """Names of the products that take such a weight, with their row-major form."""
     yield "linear_packed", lambda x, q, s, z, b: ops.linear(x, q, s, z, b, num_bits, group_size, False)
@@ -180,7 +194,12 @@ def products(num_bits, symmetric, group_size):
             xq, x_scale = ops.quantize_per_token(x.reshape(-1, x.shape[-1]), -1)
             return ops.scaled_mm(xq, q, x_scale, s, b, x.dtype).reshape(*x.shape[:-1], -1)
 
+        def w8a8_static(x, q, s, z, b):
+            xq = ops.quantize_static(x.reshape(-1, x.shape[-1]), X_SCALE)
+            return ops.scaled_mm(xq, q, X_SCALE, s, b, x.dtype).reshape(*x.shape[:-1], -1)
+
         yield "linear_w8a8_packed", w8a8
+        yield "linear_w8a8_static_packed", w8a8_static
         yield "linear_llm_int8_packed", lambda x, q, s, z, b: ops.linear_llm_int8(x, q, s, b, 2.0, 0)
     if num_bits <= 4 and group_size > 0:
         yield "linear_w4a8_packed", lambda x, q, s, z, b: ops.linear_w4a8(x, q, s, z, b, num_bits, group_size, False)
@@ -199,7 +218,7 @@ def test_packed_products_are_those_of_row_major_weights(
     _, q, scale, zero_point = quantized(N, K, num_bits, symmetric, group_size)
     weight = ops.pack_weight(q, scale, zero_point, num_bits, group_size, False, K)
     x, bias = torch.randn(*leading, K).to(dtype), torch.randn(N)
-    options = (2.0, 0) if name == "linear_llm_int8_packed" else ()
+    options = {"linear_llm_int8_packed": (2.0, 0), "linear_w8a8_static_packed": (X_SCALE,)}.get(name, ())
     y, expected = getattr(ops, name)(x, weight, bias, N, *options), row_major(x, q, scale, zero_point, bias)
     assert (y.dtype, y.shape) == (expected.dtype, expected.shape)
     if name == "linear_packed":

@@ -6,73 +6,13 @@
 #include "core/half.cuh"
 #include "core/ptx.cuh"
 #include "quantize/cuda/activations.h"
+#include "quantize/cuda/rounding.cuh"
 
 namespace octavo {
 namespace {
 
-// Magnitudes are compared as bits, in which a NaN or Inf is larger than any number.
-template <class T>
-struct Element;
-template <>
-struct Element<float> {
-  using Bits = unsigned;
-  static constexpr unsigned kInfinity = 0x7f800000;
-  static constexpr bool kDivides = true;
-  __device__ static float value(unsigned bits) { return __uint_as_float(bits); }
-};
-template <>
-struct Element<__half> {
-  using Bits = unsigned short;
-  static constexpr unsigned kInfinity = 0x7c00;
-  static constexpr bool kDivides = false;
-  __device__ static float value(unsigned bits) { return __half2float(__ushort_as_half(static_cast<Bits>(bits))); }
-};
-template <>
-struct Element<__nv_bfloat16> {
-  using Bits = unsigned short;
-  static constexpr unsigned kInfinity = 0x7f80;
-  static constexpr bool kDivides = false;
-  __device__ static float value(unsigned bits) { return __uint_as_float(bits << 16); }
-};
-
-// The largest of a thread block's values, for all its threads.
-__device__ unsigned largest_of_block(unsigned largest) {
-  __shared__ unsigned of_warp[32];
-  for (int offset = 16; offset > 0; offset /= 2) largest = max(largest, __shfl_xor_sync(~0u, largest, offset));
-  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = largest;
-  __syncthreads();
-  largest = threadIdx.x % 32 < blockDim.x / 32 ? of_warp[threadIdx.x % 32] : 0;
-  for (int offset = 16; offset > 0; offset /= 2) largest = max(largest, __shfl_xor_sync(~0u, largest, offset));
-  return largest;
-}
-
-// x / scale to the nearest integer, as numbers whose lowest byte it is.
-class Rounding {
- public:
-  __device__ explicit Rounding(float absmax) {
-    scale_ = absmax == 0 ? 1.0f : fmaxf(__fdiv_rn(absmax, 127.0f), 0x1p-126f);
-    reciprocal_ = __fdiv_rn(1.0f, scale_);
-  }
-
-  __device__ float scale() const { return scale_; }
-
-  // The quotient of a 16-bit value by one correction of x · (1/s) with its exact remainder (Markstein, 1990), which rounds
-  // correctly where reciprocal and remainder stay normal numbers; other values are divided. No quotient is above 127.
-  template <class T>
-  __device__ unsigned operator()(float x) const {
-    float quotient;
-    if (!Element<T>::kDivides && scale_ >= 0x1p-60f && scale_ <= 0x1p60f) {
-      const float estimate = __fmul_rn(x, reciprocal_);
-      quotient = __fmaf_rn(__fmaf_rn(-estimate, scale_, x), reciprocal_, estimate);
-    } else {
-      quotient = __fdiv_rn(x, scale_);
-    }
-    return __float_as_uint(__fadd_rn(quotient, 0x1.8p23f));  // whose last bit is worth 1
-  }
-
- private:
-  float scale_, reciprocal_;
-};
+using cuda::Element;
+using cuda::lowest_bytes;
 
 template <class T>
 __device__ unsigned magnitude(uint4 v) {
@@ -87,13 +27,9 @@ __device__ unsigned magnitude(uint4 v) {
   }
 }
 
-__device__ unsigned lowest_bytes(unsigned a, unsigned b, unsigned c, unsigned d) {
-  return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
-}
-
-template <class T>
-__device__ void store(std::int8_t* q, std::int64_t index, uint4 v, const Rounding& round) {
-  const auto at = [&](unsigned bits) { return round.template operator()<T>(Element<T>::value(bits)); };
+template <class T, class Round>
+__device__ void store(std::int8_t* q, std::int64_t index, uint4 v, const Round& round) {
+  const auto at = [&](unsigned bits) { return round(Element<T>::value(bits)); };
   if constexpr (sizeof(T) == 4) {
     reinterpret_cast<unsigned*>(q)[index] = lowest_bytes(at(v.x), at(v.y), at(v.z), at(v.w));
   } else {
@@ -104,8 +40,8 @@ __device__ void store(std::int8_t* q, std::int64_t index, uint4 v, const Roundin
   }
 }
 
-// A thread block a row of up to kVectors times 16 bytes a thread.
-template <class T, int kVectors>
+// A thread block a row of up to kVectors times 16 bytes a thread. kStatic: the scale is read, else it is written.
+template <class T, int kVectors, bool kStatic>
 __global__ void __launch_bounds__(1024)
     quantize_rows(const char* x, std::int64_t x_stride, std::int8_t* q, std::int64_t q_stride, char* scale,
                   std::int64_t scale_stride, int vectors) {
@@ -115,28 +51,39 @@ __global__ void __launch_bounds__(1024)
   ptx::wait_for_predecessor();
   ptx::launch_dependents();
   uint4 v[kVectors];
-  unsigned largest = 0;
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
     const int index = static_cast<int>(threadIdx.x + i * blockDim.x);
     v[i] = index < vectors ? in[index] : uint4{};
   }
+  const auto store_all = [&](const auto& round) {
 #pragma unroll
-  for (int i = 0; i < kVectors; ++i) largest = max(largest, magnitude<T>(v[i]));
-  largest = largest_of_block(largest);
-  const bool finite = largest < Element<T>::kInfinity;
-  const Rounding round(Element<T>::value(largest));
-  if (threadIdx.x == 0) *s = finite ? round.scale() : __uint_as_float(0x7fc00000u);
+    for (int i = 0; i < kVectors; ++i) {
+      const int index = static_cast<int>(threadIdx.x + i * blockDim.x);
+      if (index >= vectors) break;
+      store<T>(out, index, v[i], round);
+    }
+  };
+  if constexpr (kStatic) {
+    cuda::StaticRounding(*s).with(store_all);
+  } else {
+    unsigned largest = 0;
 #pragma unroll
-  for (int i = 0; i < kVectors; ++i) {
-    const int index = static_cast<int>(threadIdx.x + i * blockDim.x);
-    if (index >= vectors) break;
-    store<T>(out, index, finite ? v[i] : uint4{}, finite ? round : Rounding(0));
+    for (int i = 0; i < kVectors; ++i) largest = max(largest, magnitude<T>(v[i]));
+    largest = cuda::largest_of_block(largest);
+    const bool finite = largest < Element<T>::kInfinity;
+    const cuda::DynamicRounding<T> rounding(finite ? Element<T>::value(largest) : 0.0f);
+    if (threadIdx.x == 0) *s = finite ? rounding.scale() : __uint_as_float(cuda::kNaN);
+    if (finite) {
+      rounding.with(store_all);
+    } else {
+      store_all([](float) { return 0u; });
+    }
   }
 }
 
 // A thread block a slice: a row, or a group of one.
-template <class T>
+template <class T, bool kStatic>
 __global__ void __launch_bounds__(256)
     quantize_slices(const char* x, std::int64_t x_stride, std::int8_t* q, std::int64_t q_stride, char* scale,
                     std::int64_t scale_stride, std::int64_t K, std::int64_t groups, std::int64_t length) {
@@ -148,14 +95,25 @@ __global__ void __launch_bounds__(256)
   constexpr unsigned kMagnitude = sizeof(T) == 4 ? 0x7fffffffu : 0x7fffu;
   ptx::wait_for_predecessor();
   ptx::launch_dependents();
-  unsigned largest = 0;
-  for (std::int64_t k = threadIdx.x; k < count; k += blockDim.x) largest = max(largest, in[k] & kMagnitude);
-  largest = largest_of_block(largest);
-  const bool finite = largest < Element<T>::kInfinity;
-  const Rounding round(Element<T>::value(largest));
-  if (threadIdx.x == 0) *s = finite ? round.scale() : __uint_as_float(0x7fc00000u);
-  for (std::int64_t k = threadIdx.x; k < count; k += blockDim.x) {
-    out[k] = finite ? static_cast<std::int8_t>(round.template operator()<T>(Element<T>::value(in[k]))) : std::int8_t{0};
+  const auto store_all = [&](const auto& round) {
+    for (std::int64_t k = threadIdx.x; k < count; k += blockDim.x) {
+      out[k] = static_cast<std::int8_t>(round(Element<T>::value(in[k])));
+    }
+  };
+  if constexpr (kStatic) {
+    cuda::StaticRounding(*s).with(store_all);
+  } else {
+    unsigned largest = 0;
+    for (std::int64_t k = threadIdx.x; k < count; k += blockDim.x) largest = max(largest, in[k] & kMagnitude);
+    largest = cuda::largest_of_block(largest);
+    const bool finite = largest < Element<T>::kInfinity;
+    const cuda::DynamicRounding<T> rounding(finite ? Element<T>::value(largest) : 0.0f);
+    if (threadIdx.x == 0) *s = finite ? rounding.scale() : __uint_as_float(cuda::kNaN);
+    if (finite) {
+      rounding.with(store_all);
+    } else {
+      store_all([](float) { return 0u; });
+    }
   }
 }
 
@@ -166,40 +124,55 @@ bool vectorizes(const MatrixView& x, const MutableMatrixView& q) {
          reinterpret_cast<std::uintptr_t>(q.data) % static_cast<std::uintptr_t>(values) == 0 && q.stride % values == 0;
 }
 
+// The scales of slices, or the one that all have. Const where kStatic.
+struct Scales {
+  char* data;
+  std::int64_t stride;
+  std::int64_t groups;
+};
+
 // Few rows are spread over as many threads as there are, many over as few as still have enough on the way each.
-template <class T>
-bool quantize_whole_rows(const MatrixView& x, const MutableMatrixView& q, const MutableMatrixView& scale, Stream stream) {
+template <class T, bool kStatic>
+bool quantize_whole_rows(const MatrixView& x, const MutableMatrixView& q, const Scales& scale, Stream stream) {
   constexpr std::int64_t kManyRows = 512, kMaxThreads = 1024, kEnoughThreads = 256;
   const std::int64_t vectors = row_bytes(x.dtype, x.cols) / 16;
   const auto launch = [&](auto kernel, int per_thread) {
     const std::int64_t threads = std::max<std::int64_t>((vectors + per_thread * 32 - 1) / (per_thread * 32), 1) * 32;
     cuda::launch(kernel, dim3(static_cast<unsigned>(x.rows)), dim3(static_cast<unsigned>(threads)), 0, stream, {},
-                 static_cast<const char*>(x.data), x.stride, static_cast<std::int8_t*>(q.data), q.stride,
-                 static_cast<char*>(scale.data), scale.stride, static_cast<int>(vectors));
+                 static_cast<const char*>(x.data), x.stride, static_cast<std::int8_t*>(q.data), q.stride, scale.data,
+                 scale.stride, static_cast<int>(vectors));
     return true;
   };
   const std::int64_t most = x.rows >= kManyRows ? kEnoughThreads : kMaxThreads;
-  if (vectors <= most) return launch(quantize_rows<T, 1>, 1);
-  if (vectors <= 2 * most) return launch(quantize_rows<T, 2>, 2);
-  if (vectors <= 4 * most) return launch(quantize_rows<T, 4>, 4);
-  if (vectors <= 8 * kMaxThreads) return launch(quantize_rows<T, 8>, 8);
+  if (vectors <= most) return launch(quantize_rows<T, 1, kStatic>, 1);
+  if (vectors <= 2 * most) return launch(quantize_rows<T, 2, kStatic>, 2);
+  if (vectors <= 4 * most) return launch(quantize_rows<T, 4, kStatic>, 4);
+  if (vectors <= 8 * kMaxThreads) return launch(quantize_rows<T, 8, kStatic>, 8);
   return false;
+}
+
+template <bool kStatic>
+void quantize(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q, const Scales& scale, Stream stream) {
+  const std::int64_t length = group_size > 0 ? group_size : x.cols;
+  cuda::visit_cuda_float(x.dtype, [&](auto type) {
+    using T = decltype(type);
+    if (scale.groups == 1 && vectorizes(x, q) && quantize_whole_rows<T, kStatic>(x, q, scale, stream)) return;
+    const std::int64_t threads = std::clamp<std::int64_t>((std::min(length, x.cols) + 31) / 32 * 32, 32, 256);
+    cuda::launch(quantize_slices<T, kStatic>, dim3(static_cast<unsigned>(x.rows * scale.groups)),
+                 dim3(static_cast<unsigned>(threads)), 0, stream, {}, static_cast<const char*>(x.data), x.stride,
+                 static_cast<std::int8_t*>(q.data), q.stride, scale.data, scale.stride, x.cols, scale.groups, length);
+  });
 }
 
 }  // namespace
 
 void cuda_quantize_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
                              const MutableMatrixView& scale, Stream stream) {
-  const std::int64_t length = group_size > 0 ? group_size : x.cols;
-  const auto run = [&](auto type) {
-    using T = decltype(type);
-    if (scale.cols == 1 && vectorizes(x, q) && quantize_whole_rows<T>(x, q, scale, stream)) return;
-    const std::int64_t threads = std::clamp<std::int64_t>((std::min(length, x.cols) + 31) / 32 * 32, 32, 256);
-    cuda::launch(quantize_slices<T>, dim3(static_cast<unsigned>(x.rows * scale.cols)), dim3(static_cast<unsigned>(threads)),
-                 0, stream, {}, static_cast<const char*>(x.data), x.stride, static_cast<std::int8_t*>(q.data), q.stride,
-                 static_cast<char*>(scale.data), scale.stride, x.cols, scale.cols, length);
-  };
-  cuda::visit_cuda_float(x.dtype, run);
+  quantize<false>(x, group_size, q, {static_cast<char*>(scale.data), scale.stride, scale.cols}, stream);
+}
+
+void cuda_quantize_static(const MatrixView& x, const MatrixView& scale, const MutableMatrixView& q, Stream stream) {
+  quantize<true>(x, kPerChannel, q, {static_cast<char*>(const_cast<void*>(scale.data)), 0, 1}, stream);
 }
 
 }  // namespace octavo

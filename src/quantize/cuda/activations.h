@@ -1,4 +1,4 @@
-// quantize_per_token() on the GPU.
+// quantize_per_token() and quantize_static() on the GPU.
 #pragma once
 
 #include "octavo/quantize.h"
@@ -8,5 +8,6 @@ namespace octavo {
 // Checked arguments, not empty, on the current device; errors are noted (core/cuda.h).
 void cuda_quantize_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
                              const MutableMatrixView& scale, Stream stream);
+void cuda_quantize_static(const MatrixView& x, const MatrixView& scale, const MutableMatrixView& q, Stream stream);
 
 }  // namespace octavo

@@ -1,0 +1,145 @@
+#include "octavo/fused.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "core/cpu_features.h"
+#include "core/fp_env.h"
+#include "core/half.h"
+#include "core/macros.h"
+#include "core/simd.h"
+#include "quantize/activations.h"
+#include "quantize/check.h"
+#include "quantize/formulas.h"
+#include "quantize/rows.h"
+
+namespace octavo {
+namespace {
+
+std::int64_t pieces_of(std::int64_t K) { return (K + formulas::kPiece - 1) / formulas::kPiece; }
+
+// What the loops below use, for a thread.
+struct Scratch {
+  explicit Scratch(std::int64_t K)
+      : x(static_cast<std::size_t>(pieces_of(K) * formulas::kPiece)), y(x.size()), sums(x.size() / formulas::kPiece) {}
+
+  std::vector<float> x, y;  // rows, filled up with zeros to whole pieces
+  std::vector<float> sums;  // of pieces
+};
+
+template <class T>
+void widen(const T* from, std::int64_t n, float* to) {
+  for (std::int64_t k = 0; k < n; ++k) to[k] = to_float(from[k]);
+}
+
+// In the order that formulas.h states.
+float squares_of(const std::vector<float>& x, std::vector<float>& sums) {
+  for (std::size_t j = 0; j < sums.size(); ++j) {
+    float piece[formulas::kPiece];
+    std::copy_n(&x[j * formulas::kPiece], formulas::kPiece, piece);
+    sums[j] = formulas::sum_of_squares(piece);
+  }
+  std::size_t count = sums.size(), half = 1;
+  while (2 * half < count) half *= 2;
+  for (; half > 0; half /= 2) {
+    for (std::size_t j = 0; j + half < count; ++j) sums[j] = exact::add(sums[j], sums[j + half]);
+    count = std::min(count, half);
+  }
+  return sums.empty() ? 0.0f : sums[0];
+}
+
+// y *= silu(gate).
+OCTAVO_HOST_DEVICE void multiply_row(const float* gate, std::int64_t n, float* y) {
+  for (std::int64_t k = 0; k < n; ++k) y[k] = exact::mul(formulas::silu(gate[k]), y[k]);
+}
+void multiply_scalar(const float* gate, std::int64_t n, float* y) { multiply_row(gate, n, y); }
+#if defined(__x86_64__)
+// Without an instruction for it, every fused multiply-add is a call.
+OCTAVO_AVX2 void multiply_avx2(const float* gate, std::int64_t n, float* y) { multiply_row(gate, n, y); }
+#endif
+
+auto multiply_by_silu() {
+#if defined(__x86_64__)
+  if (cpu_features().avx2) return multiply_avx2;
+#endif
+  return multiply_scalar;
+}
+
+// Calls compute(m, scratch), which leaves row m's result in scratch.y, and quantizes that.
+template <class Compute>
+void quantize_rows(const MutableMatrixView& q, const MutableMatrixView& scale, Parallel& parallel, const Compute& compute) {
+  const SliceKernels& kernels = slice_kernels();
+  parallel.run(0, q.rows, row_grain(q.cols), [&](std::int64_t first, std::int64_t last) {
+    const ExactFloatScope exact;
+    Scratch scratch(q.cols);
+    for (std::int64_t m = first; m < last; ++m) {
+      compute(m, scratch);
+      quantize_slice(kernels, scratch.y.data(), DType::kFloat32, q.cols, q.row<std::int8_t>(m), *scale.row<float>(m));
+    }
+  });
+}
+
+// Calls prepare(m, x), which leaves a row to be normalized in x.
+template <class Prepare>
+void normalize_and_quantize(const MatrixView& weight, float eps, const MutableMatrixView& q, const MutableMatrixView& scale,
+                            Parallel& parallel, const Prepare& prepare) {
+  const std::int64_t K = q.cols;
+  std::vector<float> w(static_cast<std::size_t>(K));
+  visit_float(weight.dtype, [&](auto type) { widen(weight.row<decltype(type)>(0), K, w.data()); });
+  quantize_rows(q, scale, parallel, [&](std::int64_t m, Scratch& s) {
+    prepare(m, s.x.data());
+    const float factor = formulas::rms_factor(squares_of(s.x, s.sums), static_cast<float>(K), eps);
+    for (std::size_t k = 0; k < w.size(); ++k) s.y[k] = formulas::normalized(s.x[k], factor, w[k]);
+  });
+}
+
+}  // namespace
+
+Status rms_norm_quantize(const MatrixView& x, const MatrixView& weight, float eps, const MutableMatrixView& q,
+                         const MutableMatrixView& scale, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_rms_norm(x, weight, eps, q, scale));
+  visit_float(x.dtype, [&](auto type) {
+    normalize_and_quantize(weight, eps, q, scale, parallel,
+                           [&](std::int64_t m, float* row) { widen(x.row<decltype(type)>(m), x.cols, row); });
+  });
+  return {};
+}
+
+Status add_rms_norm_quantize(const MatrixView& x, const MatrixView& residual, const MatrixView& weight, float eps,
+                             const MutableMatrixView& sum, const MutableMatrixView& q, const MutableMatrixView& scale,
+                             Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_rms_norm(x, weight, eps, q, scale));
+  OCTAVO_RETURN_IF_ERROR(check_add(x, residual, sum));
+  visit_float(x.dtype, [&](auto type) {
+    using T = decltype(type);
+    normalize_and_quantize(weight, eps, q, scale, parallel, [&](std::int64_t m, float* row) {
+      const T *a = x.row<T>(m), *b = residual.row<T>(m);
+      T* out = sum.row<T>(m);
+      for (std::int64_t k = 0; k < x.cols; ++k) {
+        out[k] = from_float<T>(exact::add(to_float(a[k]), to_float(b[k])));
+        row[k] = to_float(out[k]);
+      }
+    });
+  });
+  return {};
+}
+
+Status silu_mul_quantize(const MatrixView& gate, const MatrixView& up, const MutableMatrixView& q,
+                         const MutableMatrixView& scale, Parallel& parallel) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cpu(gate, "gate"));
+  OCTAVO_RETURN_IF_ERROR(check_silu_mul(gate, up, q, scale));
+  const auto multiply = multiply_by_silu();
+  visit_float(gate.dtype, [&](auto type) {
+    using T = decltype(type);
+    quantize_rows(q, scale, parallel, [&](std::int64_t m, Scratch& s) {
+      widen(gate.row<T>(m), q.cols, s.x.data());
+      widen(up.row<T>(m), q.cols, s.y.data());
+      multiply(s.x.data(), q.cols, s.y.data());
+    });
+  });
+  return {};
+}
+
+}  // namespace octavo
