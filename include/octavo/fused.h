@@ -1,6 +1,6 @@
-// What stands in front of a quantized product in a transformer, and the quantization of its result, in one pass. Results
-// are rounded to float32 alone before they are quantized, and are the same bits on the CPU and on every GPU:
-// docs/numerics.md says in which order everything is computed.
+// What stands in front of a quantized product in a transformer, and the quantization of its result y per token, in one pass:
+// scale = max |y| / 127, q = rint(y / scale). y stays in float32 and is never rounded to 16 bits. q and scale are the same
+// bits on the CPU and on every GPU; docs/numerics.md says in which order everything is computed.
 //
 // Everywhere: x [M, K] and what is like it are float32, float16 or bfloat16, all of one type; q [M, K] int8, scale [M, 1]
 // float32. A row whose result has a NaN or Inf gets scale NaN and q = 0. The functions that take a Stream run on the CUDA
@@ -13,14 +13,14 @@
 
 namespace octavo {
 
-// q, scale = quantize_per_token(x / sqrt(mean(x²) + eps) · weight), the mean over each row: RMSNorm (Zhang and Sennrich,
-// 2019). weight [1, K] of x's type; eps finite and at least 0.
+// y = x / sqrt(mean(x²) + eps) · weight, the mean over each row: RMSNorm (Zhang and Sennrich, 2019). weight [1, K] of x's
+// type; eps finite and at least 0.
 Status rms_norm_quantize(const MatrixView& x, const MatrixView& weight, float eps, const MutableMatrixView& q,
                          const MutableMatrixView& scale, Parallel& parallel = serial());
 Status rms_norm_quantize(const MatrixView& x, const MatrixView& weight, float eps, const MutableMatrixView& q,
                          const MutableMatrixView& scale, Stream stream);
 
-// The same of sum = x + residual, rounded to x's type. sum may be the very memory of residual or of x.
+// The same of sum [M, K] = x + residual, rounded to x's type. sum may be the very memory of residual or of x.
 Status add_rms_norm_quantize(const MatrixView& x, const MatrixView& residual, const MatrixView& weight, float eps,
                              const MutableMatrixView& sum, const MutableMatrixView& q, const MutableMatrixView& scale,
                              Parallel& parallel = serial());
@@ -28,7 +28,7 @@ Status add_rms_norm_quantize(const MatrixView& x, const MatrixView& residual, co
                              const MutableMatrixView& sum, const MutableMatrixView& q, const MutableMatrixView& scale,
                              Stream stream);
 
-// q, scale = quantize_per_token(silu(gate) · up), silu(g) = g / (1 + exp(-g)). gate and up [M, K] may be the halves of the
+// y = silu(gate) · up, silu(g) = g / (1 + exp(-g)). gate and up [M, K] may be the halves of the
 // rows of one matrix [M, 2K].
 Status silu_mul_quantize(const MatrixView& gate, const MatrixView& up, const MutableMatrixView& q,
                          const MutableMatrixView& scale, Parallel& parallel = serial());

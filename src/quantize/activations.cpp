@@ -1,7 +1,7 @@
-#include "quantize/activations.h"
-
 #include <algorithm>
 #include <bit>
+#include <cstring>
+#include <limits>
 
 #include "core/fp_env.h"
 #include "core/half.h"
@@ -9,9 +9,24 @@
 #include "octavo/quantize.h"
 #include "quantize/check.h"
 #include "quantize/rows.h"
+#include "quantize/slices.h"
 
 namespace octavo {
 namespace {
+
+// q [n] and the scale of n neighbours that share one.
+void quantize_slice(const SliceKernels& kernels, const void* slice, DType dtype, std::int64_t n, std::int8_t* q,
+                    float& scale) {
+  const Extremes extremes = kernels.extremes(slice, dtype, n);
+  if (extremes.finite) {
+    const float absmax = absmax_of(extremes.range);
+    scale = activation_scale(absmax);
+    kernels.quantize(slice, dtype, n, absmax, {scale, 0}, {8, true, kPerChannel}, q);
+  } else {
+    scale = std::numeric_limits<float>::quiet_NaN();
+    std::memset(q, 0, static_cast<std::size_t>(n));
+  }
+}
 
 // Clamped before it is rounded, so that the sum below holds the integer in its lowest byte. A NaN is 0.
 template <class T>

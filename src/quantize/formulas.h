@@ -49,13 +49,18 @@ OCTAVO_HOST_DEVICE float sum_of_squares(const float (&x)[kPiece]) {
   return exact::add(exact::add(s[0], s[2]), exact::add(s[1], s[3]));
 }
 
-// 1 / sqrt(mean of squares + eps).
-OCTAVO_HOST_DEVICE float rms_factor(float squares, float K, float eps) {
-  return exact::div(1.0f, exact::sqrt(exact::add(exact::div(squares, K), eps)));
+// 1 / sqrt(mean of squares + eps), the mean by way of 1 / K.
+OCTAVO_HOST_DEVICE float rms_factor(float squares, float reciprocal_of_K, float eps) {
+  return exact::div(1.0f, exact::sqrt(exact::add(exact::mul(squares, reciprocal_of_K), eps)));
 }
 
 OCTAVO_HOST_DEVICE float normalized(float x, float factor, float weight) {
   return exact::mul(exact::mul(x, factor), weight);
+}
+
+// y to int8 with the reciprocal of its scale, as bits whose lowest byte it is. The product is not rounded before.
+OCTAVO_HOST_DEVICE std::uint32_t quantized(float y, float reciprocal_of_scale) {
+  return exact::bits(exact::fma(y, reciprocal_of_scale, 0x1.8p23f));
 }
 
 }  // namespace octavo::formulas

@@ -1,6 +1,7 @@
 #include "octavo/fused.h"
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "core/cpu_features.h"
@@ -8,10 +9,10 @@
 #include "core/half.h"
 #include "core/macros.h"
 #include "core/simd.h"
-#include "quantize/activations.h"
 #include "quantize/check.h"
 #include "quantize/formulas.h"
 #include "quantize/rows.h"
+#include "quantize/slices.h"
 
 namespace octavo {
 namespace {
@@ -52,29 +53,52 @@ float squares_of(const std::vector<float>& x, std::vector<float>& sums) {
 OCTAVO_HOST_DEVICE void multiply_row(const float* gate, std::int64_t n, float* y) {
   for (std::int64_t k = 0; k < n; ++k) y[k] = exact::mul(formulas::silu(gate[k]), y[k]);
 }
+OCTAVO_HOST_DEVICE void round_row(const float* y, std::int64_t n, float reciprocal, std::int8_t* q) {
+  for (std::int64_t k = 0; k < n; ++k) q[k] = static_cast<std::int8_t>(formulas::quantized(y[k], reciprocal));
+}
+
+// The loops with fused multiply-adds, each of which is a call where there is no instruction for it.
+struct Loops {
+  void (*multiply)(const float* gate, std::int64_t n, float* y);
+  void (*round)(const float* y, std::int64_t n, float reciprocal, std::int8_t* q);
+};
+
 void multiply_scalar(const float* gate, std::int64_t n, float* y) { multiply_row(gate, n, y); }
+void round_scalar(const float* y, std::int64_t n, float reciprocal, std::int8_t* q) { round_row(y, n, reciprocal, q); }
 #if defined(__x86_64__)
-// Without an instruction for it, every fused multiply-add is a call.
 OCTAVO_AVX2 void multiply_avx2(const float* gate, std::int64_t n, float* y) { multiply_row(gate, n, y); }
+OCTAVO_AVX2 void round_avx2(const float* y, std::int64_t n, float reciprocal, std::int8_t* q) {
+  round_row(y, n, reciprocal, q);
+}
 #endif
 
-auto multiply_by_silu() {
+Loops loops() {
 #if defined(__x86_64__)
-  if (cpu_features().avx2) return multiply_avx2;
+  if (cpu_features().avx2) return {multiply_avx2, round_avx2};
 #endif
-  return multiply_scalar;
+  return {multiply_scalar, round_scalar};
 }
 
 // Calls compute(m, scratch), which leaves row m's result in scratch.y, and quantizes that.
 template <class Compute>
 void quantize_rows(const MutableMatrixView& q, const MutableMatrixView& scale, Parallel& parallel, const Compute& compute) {
   const SliceKernels& kernels = slice_kernels();
+  const auto round = loops().round;
   parallel.run(0, q.rows, row_grain(q.cols), [&](std::int64_t first, std::int64_t last) {
     const ExactFloatScope exact;
     Scratch scratch(q.cols);
     for (std::int64_t m = first; m < last; ++m) {
       compute(m, scratch);
-      quantize_slice(kernels, scratch.y.data(), DType::kFloat32, q.cols, q.row<std::int8_t>(m), *scale.row<float>(m));
+      const float* y = scratch.y.data();
+      const Extremes extremes = kernels.extremes(y, DType::kFloat32, q.cols);
+      if (extremes.finite) {
+        const float s = activation_scale(absmax_of(extremes.range));
+        *scale.row<float>(m) = s;
+        round(y, q.cols, 1.0f / s, q.row<std::int8_t>(m));
+      } else {
+        *scale.row<float>(m) = std::numeric_limits<float>::quiet_NaN();
+        std::fill_n(q.row<std::int8_t>(m), q.cols, std::int8_t{0});
+      }
     }
   });
 }
@@ -88,7 +112,7 @@ void normalize_and_quantize(const MatrixView& weight, float eps, const MutableMa
   visit_float(weight.dtype, [&](auto type) { widen(weight.row<decltype(type)>(0), K, w.data()); });
   quantize_rows(q, scale, parallel, [&](std::int64_t m, Scratch& s) {
     prepare(m, s.x.data());
-    const float factor = formulas::rms_factor(squares_of(s.x, s.sums), static_cast<float>(K), eps);
+    const float factor = formulas::rms_factor(squares_of(s.x, s.sums), 1.0f / static_cast<float>(K), eps);
     for (std::size_t k = 0; k < w.size(); ++k) s.y[k] = formulas::normalized(s.x[k], factor, w[k]);
   });
 }
@@ -130,7 +154,7 @@ Status silu_mul_quantize(const MatrixView& gate, const MatrixView& up, const Mut
                          const MutableMatrixView& scale, Parallel& parallel) {
   OCTAVO_RETURN_IF_ERROR(check_on_cpu(gate, "gate"));
   OCTAVO_RETURN_IF_ERROR(check_silu_mul(gate, up, q, scale));
-  const auto multiply = multiply_by_silu();
+  const auto multiply = loops().multiply;
   visit_float(gate.dtype, [&](auto type) {
     using T = decltype(type);
     quantize_rows(q, scale, parallel, [&](std::int64_t m, Scratch& s) {

@@ -10,7 +10,7 @@ namespace {
 
 // Calls function(where) with what puts its work on a device: torch's threads, or its current stream there.
 template <class Function>
-void run_on(const Device& device, const Function& function) {
+void run_on([[maybe_unused]] const Device& device, const Function& function) {
 #if OCTAVO_HAVE_CUDA
   if (device.type == DeviceType::kCuda) return check(function(stream_on(device)));
 #endif

@@ -51,6 +51,14 @@ TEST_F(PackedProducts, IntegerOnesEqualThoseWithRowMajorWeights) {
     ASSERT_TRUE(scaled_mm(q.view(), scale.view(), packed8.view(), bias.view(), y.mut()).ok());
     ASSERT_TRUE(scaled_mm(q.view(), scale.view(), w8.q.view(), w8.scale.view(), bias.view(), expected.mut()).ok());
     EXPECT_TRUE(y == expected);
+    Matrix one(DType::kFloat32, 1, 1);
+    one.set(0, 0, 0.03f);
+    ASSERT_TRUE(quantize_static(x.view(), one.view(), q.mut()).ok());
+    ASSERT_TRUE(scaled_mm(q.view(), one.view(), w8.q.view(), w8.scale.view(), bias.view(), expected.mut()).ok());
+    ASSERT_TRUE(linear_w8a8_static(x.view(), one.view(), packed8.view(), bias.view(), y.mut(), *pool).ok());
+    EXPECT_TRUE(y == expected);
+    ASSERT_TRUE(linear_w8a8_static(x.view(), one.view(), w8.view(), bias.view(), y.mut()).ok());
+    EXPECT_TRUE(y == expected);
   }
 }
 

@@ -1,7 +1,7 @@
 // RMSNorm and SiLU · up, quantized per token in the same pass. A thread block takes a row. What stands in it is computed
 // from pieces of kPiece neighbours, thread t those of number t, t + T, t + 2T …, T a power of two, as the order of a sum of
-// squares wants it (quantize/formulas.h). Rows of up to 8 pieces a thread are read once and stay in registers; longer ones,
-// and those that 16-byte accesses cannot take, are computed again each time they are needed.
+// squares wants it (quantize/formulas.h). Rows of up to 8 pieces a thread (float32: 4) are read once and stay in registers;
+// longer ones, and those that 16-byte accesses cannot take, are computed again each time they are needed.
 #include <algorithm>
 
 #include "core/cuda_launch.cuh"
@@ -15,7 +15,6 @@
 namespace octavo {
 namespace {
 
-using cuda::DynamicRounding;
 using cuda::Element;
 using cuda::Rows;
 using cuda::rows_of;
@@ -87,18 +86,38 @@ __device__ float sum_of_halves(float (&s)[kCount]) {
 
 __device__ unsigned magnitude(float x) { return __float_as_uint(x) & 0x7fffffffu; }
 
+template <int kWarps>
+__device__ float sum_over_warps(const float* of_thread) {
+  float s[kWarps];
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) s[w] = of_thread[w * 32 + threadIdx.x % 32];
+  return sum_of_halves(s);
+}
+
 // Of all threads' values, thread by thread in the order of formulas.h, for all of them.
 __device__ float sum_of_block(float mine) {
   __shared__ float of_thread[kMaxThreads];
   of_thread[threadIdx.x] = mine;
   __syncthreads();
-  float sum[kMaxThreads / 32];
-  const int warps = static_cast<int>(blockDim.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll
-  for (int w = 0; w < kMaxThreads / 32; ++w) sum[w] = w < warps ? of_thread[w * 32 + lane] : 0.0f;
-  float total = sum_of_halves(sum);
-  for (int half = 16; half > 0; half /= 2) total = exact::add(total, __shfl_xor_sync(~0u, total, half));
-  return total;
+  float sum;
+  switch (blockDim.x / 32) {
+    case 1:
+      sum = sum_over_warps<1>(of_thread);
+      break;
+    case 2:
+      sum = sum_over_warps<2>(of_thread);
+      break;
+    case 4:
+      sum = sum_over_warps<4>(of_thread);
+      break;
+    case 8:
+      sum = sum_over_warps<8>(of_thread);
+      break;
+    default:
+      sum = sum_over_warps<kMaxThreads / 32>(of_thread);
+  }
+  for (int half = 16; half > 0; half /= 2) sum = exact::add(sum, __shfl_xor_sync(~0u, sum, half));
+  return sum;
 }
 
 // --- What a row is ------------------------------------------------------------------------------------------------------
@@ -106,11 +125,12 @@ __device__ float sum_of_block(float mine) {
 // x, or x + residual, normalized. After prepare() a thread may ask for its elements.
 template <class T, bool kAdd>
 struct RmsNorm {
-  static constexpr int kBytes = sizeof(T);
+  // kTwoEachOfMany: up to how many pieces a thread has two, where there are many rows.
+  static constexpr int kBytes = sizeof(T), kTwoEachOfMany = 0;
   Rows<const T> x, residual;
   Rows<T> sum;
   const T* weight;
-  float eps;
+  float reciprocal_of_K, eps;
 
   // y of the thread's pieces; what lies beyond `pieces` is 0.
   template <int kPieces>
@@ -140,8 +160,7 @@ struct RmsNorm {
       in[i].widen(y[i]);
       squares[i] = formulas::sum_of_squares(y[i]);
     }
-    const float factor =
-        formulas::rms_factor(sum_of_block(sum_of_halves(squares)), static_cast<float>(pieces * kPiece), eps);
+    const float factor = formulas::rms_factor(sum_of_block(sum_of_halves(squares)), reciprocal_of_K, eps);
     if constexpr (!kEarly) load_weights();
     each([&](int i, int) {
       float weights[kPiece];
@@ -181,7 +200,7 @@ struct RmsNorm {
       for (; n >> size & 1; ++size) total = exact::add(waiting[size], total);
       waiting[size] = total;
     }
-    factor = formulas::rms_factor(sum_of_block(total), static_cast<float>(K), eps);
+    factor = formulas::rms_factor(sum_of_block(total), reciprocal_of_K, eps);
   }
   __device__ float at(std::int64_t m, std::int64_t k) const {
     return formulas::normalized(element(m, k), factor, cuda::to_float(weight[k]));
@@ -190,7 +209,7 @@ struct RmsNorm {
 
 template <class T>
 struct SiluMul {
-  static constexpr int kBytes = sizeof(T);
+  static constexpr int kBytes = sizeof(T), kTwoEachOfMany = 512;
   Rows<const T> gate, up;
 
   template <int kPieces>
@@ -237,23 +256,17 @@ __global__ void __launch_bounds__(kMaxThreads, kPieces* Row::kBytes < 16 ? 2 : 1
   }
   largest = cuda::largest_of_block(largest);
   const bool finite = largest < Element<float>::kInfinity;
-  const DynamicRounding<float> rounding(finite ? __uint_as_float(largest) : 0.0f);
-  if (threadIdx.x == 0) *scale(m) = finite ? rounding.scale() : __uint_as_float(cuda::kNaN);
-  const auto store = [&](const auto& round) {
+  const float s = finite ? cuda::activation_scale(__uint_as_float(largest)) : 1.0f, reciprocal = exact::div(1.0f, s);
+  if (threadIdx.x == 0) *scale(m) = finite ? s : __uint_as_float(cuda::kNaN);
 #pragma unroll
-    for (int i = 0; i < kPieces; ++i) {
-      const int index = static_cast<int>(threadIdx.x + i * blockDim.x);
-      if (index >= pieces) break;
-      const auto four = [&](int e) {
-        return cuda::lowest_bytes(round(y[i][e]), round(y[i][e + 1]), round(y[i][e + 2]), round(y[i][e + 3]));
-      };
-      reinterpret_cast<uint2*>(q(m))[index] = {four(0), four(4)};
-    }
-  };
-  if (finite) {
-    rounding.with(store);
-  } else {
-    store([](float) { return 0u; });
+  for (int i = 0; i < kPieces; ++i) {
+    const int index = static_cast<int>(threadIdx.x + i * blockDim.x);
+    if (index >= pieces) break;
+    const auto four = [&](int e) {
+      const auto at = [&](int k) { return formulas::quantized(y[i][k], reciprocal); };
+      return cuda::lowest_bytes(at(e), at(e + 1), at(e + 2), at(e + 3));
+    };
+    reinterpret_cast<uint2*>(q(m))[index] = finite ? uint2{four(0), four(4)} : uint2{};
   }
 }
 
@@ -274,16 +287,11 @@ __global__ void __launch_bounds__(kSlowThreads)
   each([&](std::int64_t k) { largest = max(largest, magnitude(row.at(m, k))); });
   largest = cuda::largest_of_block(largest);
   const bool finite = largest < Element<float>::kInfinity;
-  const DynamicRounding<float> rounding(finite ? __uint_as_float(largest) : 0.0f);
-  if (threadIdx.x == 0) *scale(m) = finite ? rounding.scale() : __uint_as_float(cuda::kNaN);
-  const auto store = [&](const auto& round) {
-    each([&](std::int64_t k) { q(m)[k] = static_cast<std::int8_t>(round(row.at(m, k))); });
-  };
-  if (finite) {
-    rounding.with(store);
-  } else {
-    store([](float) { return 0u; });
-  }
+  const float s = finite ? cuda::activation_scale(__uint_as_float(largest)) : 1.0f, reciprocal = exact::div(1.0f, s);
+  if (threadIdx.x == 0) *scale(m) = finite ? s : __uint_as_float(cuda::kNaN);
+  each([&](std::int64_t k) {
+    q(m)[k] = finite ? static_cast<std::int8_t>(formulas::quantized(row.at(m, k), reciprocal)) : std::int8_t{0};
+  });
 }
 
 template <class View>
@@ -292,7 +300,8 @@ bool is_aligned(const View& m, std::int64_t bytes) {
                                (m.rows <= 1 || m.stride % bytes == 0));
 }
 
-// Few rows are spread over many threads; many rows over few, which have the more on the way.
+// Few rows are spread over many threads; many rows over few, for each of which reductions and divisions cost the same, but
+// with so many as Row's arithmetic still keeps busy.
 template <class Row>
 void quantize(const Row& row, const MutableMatrixView& q, const MutableMatrixView& scale, bool aligned, Stream stream) {
   const auto launch = [&](auto kernel, int threads, auto length) {
@@ -310,9 +319,10 @@ void quantize(const Row& row, const MutableMatrixView& q, const MutableMatrixVie
     while (threads * per_thread < pieces) threads *= 2;
     return threads;
   };
-  const int most = q.rows >= kManyRows ? kMaxThreads / 2 : kMaxThreads, count = static_cast<int>(pieces);
-  if (pieces <= most) return launch(quantize_pieces<1, Row>, enough(1), count);
-  if (pieces <= 2 * most) return launch(quantize_pieces<2, Row>, enough(2), count);
+  const int count = static_cast<int>(pieces);
+  const bool many = q.rows >= kManyRows;
+  if (!many && pieces <= kMaxThreads) return launch(quantize_pieces<1, Row>, enough(1), count);
+  if (pieces <= (many ? Row::kTwoEachOfMany : 2 * kMaxThreads)) return launch(quantize_pieces<2, Row>, enough(2), count);
   if (kMost == 4 || pieces <= 4 * kMaxThreads) return launch(quantize_pieces<4, Row>, enough(4), count);
   return launch(quantize_pieces<kMost, Row>, enough(kMost), count);
 }
@@ -328,8 +338,9 @@ void cuda_rms_norm_quantize(const MatrixView& x, const MatrixView& residual, con
     const auto run = [&](auto row) { quantize(row, q, scale, aligned, stream); };
     const Rows<const T> in = rows_of<const T>(x), other = rows_of<const T>(residual);
     const auto* w = static_cast<const T*>(weight.data);
-    if (residual.data == nullptr) return run(RmsNorm<T, false>{in, other, rows_of<T>(sum), w, eps, 0});
-    run(RmsNorm<T, true>{in, other, rows_of<T>(sum), w, eps, 0});
+    const float reciprocal_of_K = 1.0f / static_cast<float>(x.cols);
+    if (residual.data == nullptr) return run(RmsNorm<T, false>{in, other, rows_of<T>(sum), w, reciprocal_of_K, eps, 0});
+    run(RmsNorm<T, true>{in, other, rows_of<T>(sum), w, reciprocal_of_K, eps, 0});
   });
 }
 

@@ -70,12 +70,16 @@ struct Quotient {
   float scale, reciprocal;
 };
 
+// The symmetric int8 scale of values up to absmax.
+__device__ __forceinline__ float activation_scale(float absmax) {
+  return absmax == 0 ? 1.0f : fmaxf(exact::div(absmax, 127.0f), 0x1p-126f);
+}
+
 // Rounding of values that are widened from a T with the scale that their largest magnitude gives; no quotient is above 127.
 template <class T>
 class DynamicRounding {
  public:
-  __device__ explicit DynamicRounding(float absmax)
-      : quotient_(absmax == 0 ? 1.0f : fmaxf(exact::div(absmax, 127.0f), 0x1p-126f)) {}
+  __device__ explicit DynamicRounding(float absmax) : quotient_(activation_scale(absmax)) {}
 
   __device__ float scale() const { return quotient_.scale; }
 
