@@ -26,6 +26,7 @@ enum class Op : std::uint8_t {
   kScaledMm,       // int8 x, int8 W, scales in the epilogue (W8A8)
   kLinearW4A8,     // floating-point x, quantized per token and group; W of up to 4 bits
   kLinearLlmInt8,  // floating-point x, int8 W, outliers in floating point
+  kLinearW8A8,  // floating-point x, quantized per token in the same kernel; other rows of x are quantized before kScaledMm
 };
 std::string_view to_string(Op op);
 

@@ -11,6 +11,7 @@
 #include "gemm/kernels.h"
 #include "gemm/quantized_rows.h"
 #include "quantize/check.h"
+#include "quantize/cuda/activations.h"
 
 namespace octavo {
 namespace {
@@ -86,6 +87,21 @@ Status run_w8a8_static(Arguments a, Parallel& parallel) {
   return run_scaled_mm(a, parallel);
 }
 
+// The row that quantizes x itself, where there is one for it and none is forced that does not.
+const Kernel* kernel_for_all_of_it(const Arguments& a) {
+  if (is_kernel_forced(Op::kScaledMm, a.x.device.type)) return nullptr;
+  return kernel_if_any(problem_of(Op::kLinearW8A8, a));
+}
+
+// Runs launch() on a device, and returns what went wrong.
+template <class Launch>
+Status on_cuda(const Device& device, const Launch& launch) {
+  OCTAVO_RETURN_IF_ERROR(cuda::ready(device));
+  const cuda::DeviceGuard guard(device);
+  launch();
+  return cuda::take_error();
+}
+
 // W8A8 on CUDA: quantize(q, scale) puts x into the workspace, and its scale where it is not given.
 template <class Quantize>
 Status run_w8a8_on_cuda(Arguments a, std::span<std::byte> workspace, const Quantize& quantize) {
@@ -97,6 +113,9 @@ Status run_w8a8_on_cuda(Arguments a, std::span<std::byte> workspace, const Quant
     return invalid("the workspace has {} bytes; [{}, {}] needs {}", workspace.size(), a.x.rows, a.x.cols, bytes);
   }
   if (a.y.empty()) return {};
+  if (a.x_scale.data == nullptr) {
+    if (const Kernel* whole = kernel_for_all_of_it(a)) return run_kernel(*whole, a, serial());
+  }
   const std::int64_t stride = padded_row(a.x.cols);
   const MutableMatrixView q(workspace.data(), DType::kInt8, a.x.rows, a.x.cols, stride, a.x.device);
   const MutableMatrixView scale(workspace.data() + a.x.rows * stride, DType::kFloat32, a.x.rows, 1, sizeof(float),
@@ -149,6 +168,8 @@ std::string_view to_string(Op op) {
       return "linear_w4a8";
     case Op::kLinearLlmInt8:
       return "linear_llm_int8";
+    case Op::kLinearW8A8:
+      return "linear_w8a8";
   }
   return "unknown";
 }
@@ -215,7 +236,7 @@ Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixVi
   Arguments a = {x, {}, w, bias, y};
   a.stream = stream;
   return run_w8a8_on_cuda(a, workspace, [&](const MutableMatrixView& q, const MutableMatrixView& scale) {
-    return quantize_per_token(x, kPerChannel, q, scale, stream);
+    return on_cuda(x.device, [&] { cuda_quantize_per_token(x, kPerChannel, q, scale, stream, ReadBy::kNextKernel); });
   });
 }
 
@@ -236,7 +257,8 @@ Status linear_w8a8_static(const MatrixView& x, const MatrixView& x_scale, const 
   Arguments a = {x, x_scale, w, bias, y};
   a.stream = stream;
   return run_w8a8_on_cuda(a, workspace, [&](const MutableMatrixView& q, const MutableMatrixView&) {
-    return quantize_static(x, x_scale, q, stream);
+    OCTAVO_RETURN_IF_ERROR(check_static(x, x_scale, q));
+    return on_cuda(x.device, [&] { cuda_quantize_static(x, x_scale, q, stream, ReadBy::kNextKernel); });
   });
 }
 

@@ -196,6 +196,12 @@ std::string needs_few_s8_tokens(const Problem& p) {
   return needs_copy_engine_and_aligned_rows(p);
 }
 
+std::string needs_very_few_tokens_to_quantize(const Problem& p) {
+  if (p.activation == DType::kFloat32) return "x is float32, it takes float16 and bfloat16";
+  if (!w8a8_decode_fits(p.M, p.K)) return format_text("x [{}, {}] has too many values for one pass", p.M, p.K);
+  return needs_copy_engine_and_aligned_rows(p);
+}
+
 std::string needs_few_float_tokens(const Problem& p, bool fits) {
   if (p.activation == DType::kFloat32) return "x is float32, it takes float16 and bfloat16";
   if (p.format.group_size > 0 && p.format.group_size % 32 != 0) {
@@ -320,6 +326,8 @@ const Kernel kTable[] = {
      "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64", any_gpu, any_gpu_and_bytes, cuda_float_w8_reference},
     {"cuda_float_w4_reference", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", any_gpu,
      any_gpu_and_nibbles, cuda_float_w4_reference},
+    {"cuda_w8a8_decode", Op::kLinearW8A8, kCuda, kRowMajor, "very few tokens, quantized where cuda_s8_w8_decode copies them",
+     needs_copy_engine, needs_very_few_tokens_to_quantize, cuda_w8a8_decode},
     {"cuda_s8_w8_decode", Op::kScaledMm, kCuda, kRowMajor,
      "few tokens of int8 x int8: mma.sync, every warp fed by the tensor copy engine", needs_copy_engine, needs_few_s8_tokens,
      cuda_s8_w8_decode},
@@ -433,6 +441,19 @@ Result<const Kernel*> find_kernel(const Problem& problem) {
     all += format_text("; {}: {}", refusal.kernel, refusal.reason);
   return unsupported("no kernel computes {} for M={}, N={}, K={}, {} x {}{}", to_string(problem.op), problem.M, problem.N,
                      problem.K, to_string(problem.activation), to_string(problem.weight), all);
+}
+
+const Kernel* kernel_if_any(const Problem& problem) {
+  for (const Kernel& kernel : kTable) {
+    if (runs(kernel, problem)) return &kernel;
+  }
+  return nullptr;
+}
+
+bool is_kernel_forced(Op op, DeviceType device) {
+  const char* name = std::getenv("OCTAVO_KERNEL");
+  const Kernel* kernel = name == nullptr ? nullptr : row_named(name);
+  return kernel != nullptr && kernel->op == op && kernel->device == device;
 }
 
 const Kernel& first_kernel(const Problem& problem) {

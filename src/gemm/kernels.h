@@ -24,6 +24,11 @@ std::span<const Kernel> kernel_table();
 // The row that `problem` runs on; see select_kernel(). Where its layout is another than the problem's, the caller packs.
 Result<const Kernel*> find_kernel(const Problem& problem);
 
+// The same, or null where no row takes it.
+const Kernel* kernel_if_any(const Problem& problem);
+// Whether OCTAVO_KERNEL names a row of this operation and device.
+bool is_kernel_forced(Op op, DeviceType device);
+
 // The problem that checked arguments are, and its product by the row that find_kernel() chose for it.
 Problem problem_of(Op op, const Arguments& a);
 Status run_kernel(const Kernel& kernel, const Arguments& a, Parallel& parallel);

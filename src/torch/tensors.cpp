@@ -75,7 +75,7 @@ DType dtype_of(ScalarType type, const char* name) {
 }
 
 Op op_of(int64_t op) {
-  require(op >= 0 && op <= static_cast<int64_t>(Op::kLinearLlmInt8), op, " is no operation");
+  require(op >= 0 && op <= static_cast<int64_t>(Op::kLinearW8A8), op, " is no operation");
   return static_cast<Op>(op);
 }
 

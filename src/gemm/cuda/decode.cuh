@@ -25,10 +25,12 @@
 #include "gemm/cuda/epilogue.cuh"
 #include "gemm/cuda/mma.cuh"
 #include "gemm/cuda/sm90.cuh"
+#include "quantize/cuda/rounding.cuh"
 
 namespace octavo::decode {
 
 inline constexpr int kMaxWarps = 16;
+inline constexpr int kMaxTokens = 16;
 inline constexpr int kChannels = 16;   // of a tile
 inline constexpr int kBlockRow = 128;  // bytes of a channel in a block: as many as the copy engine swizzles together
 inline constexpr int kBlockBytes = kChannels * kBlockRow;
@@ -70,13 +72,17 @@ struct DecodeArguments {
   int buffers;  // of tiles' sums, a power of two
   int blocks;   // of a tile
   Divisor by_blocks;
+  Divisor by_vectors;  // of x, where it is quantized
 };
 
 // What a kernel multiplies: kBits of a weight; kFlush slabs from one group's sums to the next, 0 where the whole of K has
 // one scale.
-template <class X_, int kBits_, int kFlush_, int kTokenTiles_>
+// x comes as Source: as X, or of 16 bits to be quantized.
+template <class X_, int kBits_, int kFlush_, int kTokenTiles_, class Source_ = X_>
 struct Kind {
   using X = X_;
+  using Source = Source_;
+  static constexpr bool kQuantizes = !std::is_same_v<X, Source>;
   static constexpr int kBits = kBits_, kFlush = kFlush_, kTokenTiles = kTokenTiles_;
   static constexpr bool kInteger = sizeof(X) == 1;
   static constexpr int kBlockK = kBlockRow * 8 / kBits;
@@ -99,12 +105,13 @@ template <class Kind>
 struct Shared {
   static constexpr int kPattern = 1024;
   int sums_bytes;  // of a warp: by rows of a product, two tokens together
-  int barriers, sums, x, bytes;
+  int barriers, scales, sums, x, bytes;
 
   __host__ __device__ explicit Shared(const DecodeArguments& a) {
     sums_bytes = kChannels * ((a.M + 1) / 2 * 2) * 4;
     barriers = a.warps * a.stages * kBlockBytes;
-    sums = (barriers + (a.warps * a.stages + 2 * a.buffers) * 8 + 127) / 128 * 128;
+    scales = barriers + (a.warps * a.stages + 2 * a.buffers) * 8;  // of tokens quantized here, and their magnitudes
+    sums = (scales + (Kind::kQuantizes ? 8 * kMaxTokens : 0) + 127) / 128 * 128;
     x = sums + a.buffers * a.warps * sums_bytes;
     bytes = kPattern + x + a.M * Kind::x_pitch(a.blocks);
   }
@@ -334,6 +341,64 @@ __device__ __forceinline__ void copy_x(const DecodeArguments& a, std::uint8_t* t
   }
 }
 
+// x as int8 to shared memory, and each token's scale: quantize_per_token() (docs/numerics.md) by all threads of the CTA,
+// each with its values in registers between a token's largest magnitude and its rounding.
+inline constexpr int kQuantizedVectors = 8;
+inline constexpr int kMostToQuantize = kQuantizedVectors * 8 * 32 * kMaxWarps / 2;
+
+template <class Kind>
+__device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_t* to, float* scales) {
+  using Source = cuda::Element<typename Kind::Source>;
+  const int threads = a.warps * 32, vectors = a.K / 8, all = a.M * vectors, pitch = Kind::x_pitch(a.blocks);
+  auto* largest = reinterpret_cast<unsigned*>(scales + kMaxTokens);
+  const auto token_of = [&](int at) { return a.M == 1 ? 0 : a.by_vectors.divide(at); };
+  if (threadIdx.x < kMaxTokens) largest[threadIdx.x] = 0;
+  uint4 v[kQuantizedVectors];
+#pragma unroll
+  for (int i = 0; i < kQuantizedVectors; ++i) {
+    const int at = static_cast<int>(threadIdx.x) + i * threads, token = token_of(at);
+    v[i] = {0, 0, 0, 0};
+    if (at < all) {
+      v[i] = *reinterpret_cast<const uint4*>(static_cast<const std::uint8_t*>(a.x) + token * a.x_stride +
+                                             (at - token * vectors) * 16);
+    }
+  }
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < kQuantizedVectors; ++i) {
+    if (i * threads >= all) break;
+    const int at = static_cast<int>(threadIdx.x) + i * threads, token = min(token_of(at), a.M - 1);
+    const unsigned pairs =
+        __vmaxu2(__vmaxu2(v[i].x & 0x7fff7fffu, v[i].y & 0x7fff7fffu), __vmaxu2(v[i].z & 0x7fff7fffu, v[i].w & 0x7fff7fffu));
+    const unsigned magnitude = max(pairs & 0xffff, pairs >> 16);
+    if (__match_any_sync(~0u, token) == ~0u) {
+      const unsigned of_warp = __reduce_max_sync(~0u, magnitude);
+      if (threadIdx.x % 32 == 0) atomicMax(&largest[token], of_warp);
+    } else {
+      atomicMax(&largest[token], magnitude);
+    }
+  }
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < kQuantizedVectors; ++i) {
+    const int at = static_cast<int>(threadIdx.x) + i * threads, token = token_of(at);
+    if (at >= all) break;
+    const bool finite = largest[token] < Source::kInfinity;
+    const cuda::DynamicRounding<typename Kind::Source> rounding(finite ? Source::value(largest[token]) : 0.0f);
+    if (at == token * vectors) scales[token] = finite ? rounding.scale() : __uint_as_float(cuda::kNaN);
+    uint2 q = {0, 0};
+    rounding.with([&](const auto& round) {
+      const auto four = [&](unsigned a_, unsigned b_) {
+        const auto at_ = [&](unsigned bits) { return round(Source::value(bits)); };
+        return cuda::lowest_bytes(at_(a_ & 0xffff), at_(a_ >> 16), at_(b_ & 0xffff), at_(b_ >> 16));
+      };
+      q = {four(v[i].x, v[i].y), four(v[i].z, v[i].w)};
+    });
+    if (!finite) q = {0, 0};
+    *reinterpret_cast<uint2*>(to + token * pitch + (at - token * vectors) * 8) = q;
+  }
+}
+
 // One value of y, of its scaled sum.
 __device__ __forceinline__ void store(const DecodeArguments& a, int m, int n, float v) {
   void* row = static_cast<char*>(a.y) + m * a.y_stride;
@@ -352,7 +417,8 @@ __device__ __forceinline__ void store(const DecodeArguments& a, int m, int n, fl
 // The outputs of a tile from its warps' sums, by one warp.
 template <class Kind>
 __device__ __forceinline__ void reduce(const DecodeArguments& a, int tile, const std::uint8_t* sums, int sums_bytes,
-                                       int lane, std::uint32_t full, std::uint32_t parity, std::uint32_t empty) {
+                                       const float* scales, unsigned lane, std::uint32_t full, std::uint32_t parity,
+                                       std::uint32_t empty) {
   using P = Product<typename Kind::X, Kind::kBits>;
   using Two = std::conditional_t<Kind::kInteger, int2, float2>;
   const int g = lane / 4, t = lane % 4, n = tile * kChannels + static_cast<int>(Blocks<Kind>::channel_of(lane / 4));
@@ -368,7 +434,8 @@ __device__ __forceinline__ void reduce(const DecodeArguments& a, int tile, const
       if constexpr (Kind::kInteger) {
 #pragma unroll
         for (int j = 0; j < Kind::kTokenTiles; ++j) {
-          x_scale[j][i] = cuda::x_scale_at(a.epilogue, min(j * 8 + t * 2 + i, a.M - 1));
+          const int m = min(j * 8 + t * 2 + i, a.M - 1);
+          x_scale[j][i] = Kind::kQuantizes ? scales[m] : cuda::x_scale_at(a.epilogue, m);
         }
       }
     }
@@ -436,7 +503,12 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
   const unsigned buffers = a.buffers;
   if (threadIdx.x < 2 * buffers) sm90::barrier_init(full + threadIdx.x * 8, threadIdx.x < buffers ? a.warps : 1);
   ptx::wait_for_predecessor();
-  copy_x<Kind>(a, memory + shared.x);
+  auto* scales = reinterpret_cast<float*>(memory + shared.scales);
+  if constexpr (Kind::kQuantizes) {
+    quantize_x<Kind>(a, memory + shared.x, scales);
+  } else {
+    copy_x<Kind>(a, memory + shared.x);
+  }
   __syncthreads();
 
   // The tokens past the last are it again; their sums are not stored.
@@ -468,7 +540,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
     __syncwarp();
     if (lane == 0) arrive(full + buffer * 8);
     if (warp == static_cast<int>(it & (a.warps - 1))) {
-      reduce<Kind>(a, tile, met, shared.sums_bytes, lane, full + buffer * 8, round % 2, empty + buffer * 8);
+      reduce<Kind>(a, tile, met, shared.sums_bytes, scales, lane, full + buffer * 8, round % 2, empty + buffer * 8);
     }
   }
 #endif

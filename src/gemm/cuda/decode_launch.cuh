@@ -9,7 +9,6 @@
 
 namespace octavo::decode {
 
-inline constexpr int kMaxTokens = 16;
 inline constexpr int kMaxGroup = 1 << 14;  // or one as long as K
 // Of a CTA, and of two on one multiprocessor.
 inline constexpr int kMaxShared = 227 * 1024;
@@ -53,6 +52,7 @@ void launch_kind(const Arguments& a, DecodeArguments d) {
   const int least = two ? kMaxShared / 3 + 1024 : kMaxShared / 2 + 1024;
   const int bytes = std::max(shared_bytes<Kind>(d, warps, stages), least);
   d.by_blocks = Divisor(static_cast<unsigned>(d.blocks));
+  d.by_vectors = Divisor(static_cast<unsigned>(std::max(d.K / 8, 1)));
   CUtensorMap w = {};
   if (!cuda::map_tensor(a.w.q.data, 1, d.N, row_bytes(a.w.q.dtype, d.K), a.w.q.stride, {kBlockRow, kChannels, kBlockRow},
                         w)) {
@@ -62,13 +62,13 @@ void launch_kind(const Arguments& a, DecodeArguments d) {
                dim3(static_cast<unsigned>(warps * 32)), static_cast<std::size_t>(bytes), a.stream, {}, d, w);
 }
 
-template <class X, int kBits, int kFlush>
+template <class X, int kBits, int kFlush, class Source = X>
 void launch_tokens(const Arguments& a, const DecodeArguments& d) {
-  if (d.M > 8) return launch_kind<Kind<X, kBits, kFlush, 2>>(a, d);
-  launch_kind<Kind<X, kBits, kFlush, 1>>(a, d);
+  if (d.M > 8) return launch_kind<Kind<X, kBits, kFlush, 2, Source>>(a, d);
+  launch_kind<Kind<X, kBits, kFlush, 1, Source>>(a, d);
 }
 
-template <class X, int kBits>
+template <class X, int kBits, class Source = X>
 void launch(const Arguments& a) {
   DecodeArguments d = {};
   d.M = static_cast<int>(a.y.rows);
@@ -82,7 +82,7 @@ void launch(const Arguments& a) {
   d.epilogue = cuda::epilogue_of(a);
   d.constant_w = a.constant_w;
   if constexpr (sizeof(X) == 1) {
-    launch_tokens<X, kBits, 0>(a, d);
+    launch_tokens<X, kBits, 0, Source>(a, d);
   } else {
     const WeightFormat& format = a.w.format;
     if constexpr (kBits == 8) {

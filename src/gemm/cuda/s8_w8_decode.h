@@ -13,4 +13,9 @@ namespace octavo {
 bool s8_w8_decode_fits(std::int64_t M, std::int64_t K);
 void cuda_s8_w8_decode(const Arguments& a, Parallel& parallel);
 
+// The same from float16 or bfloat16 x, which each CTA quantizes per token for itself, with the bits of quantize_per_token():
+// where this costs less than a kernel of its own, K a multiple of 8 and M · K up to 16384.
+bool w8a8_decode_fits(std::int64_t M, std::int64_t K);
+void cuda_w8a8_decode(const Arguments& a, Parallel& parallel);
+
 }  // namespace octavo

@@ -40,16 +40,23 @@ __device__ void store(std::int8_t* q, std::int64_t index, uint4 v, const Round& 
   }
 }
 
+// The next kernel may start once all that every thread has written is there for it.
+__device__ __forceinline__ void tell_when_written() {
+  __threadfence();
+  __syncthreads();
+  ptx::launch_dependents();
+}
+
 // A thread block a row of up to kVectors times 16 bytes a thread. kStatic: the scale is read, else it is written.
 template <class T, int kVectors, bool kStatic>
 __global__ void __launch_bounds__(1024)
     quantize_rows(const char* x, std::int64_t x_stride, std::int8_t* q, std::int64_t q_stride, char* scale,
-                  std::int64_t scale_stride, int vectors) {
+                  std::int64_t scale_stride, int vectors, ReadBy read_by) {
   const auto* in = reinterpret_cast<const uint4*>(x + blockIdx.x * x_stride);
   std::int8_t* out = q + blockIdx.x * q_stride;
   auto* s = reinterpret_cast<float*>(scale + blockIdx.x * scale_stride);
+  if (read_by == ReadBy::kNextKernel) ptx::launch_dependents();
   ptx::wait_for_predecessor();
-  ptx::launch_dependents();
   uint4 v[kVectors];
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
@@ -80,21 +87,22 @@ __global__ void __launch_bounds__(1024)
       store_all([](float) { return 0u; });
     }
   }
+  if (read_by == ReadBy::kAnyone) tell_when_written();
 }
 
 // A thread block a slice: a row, or a group of one.
 template <class T, bool kStatic>
 __global__ void __launch_bounds__(256)
     quantize_slices(const char* x, std::int64_t x_stride, std::int8_t* q, std::int64_t q_stride, char* scale,
-                    std::int64_t scale_stride, std::int64_t K, std::int64_t groups, std::int64_t length) {
+                    std::int64_t scale_stride, std::int64_t K, std::int64_t groups, std::int64_t length, ReadBy read_by) {
   const std::int64_t m = blockIdx.x / groups, g = blockIdx.x % groups;
   const std::int64_t count = min(length, K - g * length);
   const auto* in = reinterpret_cast<const typename Element<T>::Bits*>(x + m * x_stride) + g * length;
   std::int8_t* out = q + m * q_stride + g * length;
   auto* s = reinterpret_cast<float*>(scale + m * scale_stride) + g;
   constexpr unsigned kMagnitude = sizeof(T) == 4 ? 0x7fffffffu : 0x7fffu;
+  if (read_by == ReadBy::kNextKernel) ptx::launch_dependents();
   ptx::wait_for_predecessor();
-  ptx::launch_dependents();
   const auto store_all = [&](const auto& round) {
     for (std::int64_t k = threadIdx.x; k < count; k += blockDim.x) {
       out[k] = static_cast<std::int8_t>(round(Element<T>::value(in[k])));
@@ -115,6 +123,7 @@ __global__ void __launch_bounds__(256)
       store_all([](float) { return 0u; });
     }
   }
+  if (read_by == ReadBy::kAnyone) tell_when_written();
 }
 
 // Where 16-byte loads and stores of as many values fit.
@@ -133,14 +142,15 @@ struct Scales {
 
 // Few rows are spread over as many threads as there are, many over as few as still have enough on the way each.
 template <class T, bool kStatic>
-bool quantize_whole_rows(const MatrixView& x, const MutableMatrixView& q, const Scales& scale, Stream stream) {
+bool quantize_whole_rows(const MatrixView& x, const MutableMatrixView& q, const Scales& scale, Stream stream,
+                         ReadBy read_by) {
   constexpr std::int64_t kManyRows = 512, kMaxThreads = 1024, kEnoughThreads = 256;
   const std::int64_t vectors = row_bytes(x.dtype, x.cols) / 16;
   const auto launch = [&](auto kernel, int per_thread) {
     const std::int64_t threads = std::max<std::int64_t>((vectors + per_thread * 32 - 1) / (per_thread * 32), 1) * 32;
     cuda::launch(kernel, dim3(static_cast<unsigned>(x.rows)), dim3(static_cast<unsigned>(threads)), 0, stream, {},
                  static_cast<const char*>(x.data), x.stride, static_cast<std::int8_t*>(q.data), q.stride, scale.data,
-                 scale.stride, static_cast<int>(vectors));
+                 scale.stride, static_cast<int>(vectors), read_by);
     return true;
   };
   const std::int64_t most = x.rows >= kManyRows ? kEnoughThreads : kMaxThreads;
@@ -152,27 +162,30 @@ bool quantize_whole_rows(const MatrixView& x, const MutableMatrixView& q, const 
 }
 
 template <bool kStatic>
-void quantize(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q, const Scales& scale, Stream stream) {
+void quantize(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q, const Scales& scale, Stream stream,
+              ReadBy read_by) {
   const std::int64_t length = group_size > 0 ? group_size : x.cols;
   cuda::visit_cuda_float(x.dtype, [&](auto type) {
     using T = decltype(type);
-    if (scale.groups == 1 && vectorizes(x, q) && quantize_whole_rows<T, kStatic>(x, q, scale, stream)) return;
+    if (scale.groups == 1 && vectorizes(x, q) && quantize_whole_rows<T, kStatic>(x, q, scale, stream, read_by)) return;
     const std::int64_t threads = std::clamp<std::int64_t>((std::min(length, x.cols) + 31) / 32 * 32, 32, 256);
     cuda::launch(quantize_slices<T, kStatic>, dim3(static_cast<unsigned>(x.rows * scale.groups)),
                  dim3(static_cast<unsigned>(threads)), 0, stream, {}, static_cast<const char*>(x.data), x.stride,
-                 static_cast<std::int8_t*>(q.data), q.stride, scale.data, scale.stride, x.cols, scale.groups, length);
+                 static_cast<std::int8_t*>(q.data), q.stride, scale.data, scale.stride, x.cols, scale.groups, length,
+                 read_by);
   });
 }
 
 }  // namespace
 
 void cuda_quantize_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
-                             const MutableMatrixView& scale, Stream stream) {
-  quantize<false>(x, group_size, q, {static_cast<char*>(scale.data), scale.stride, scale.cols}, stream);
+                             const MutableMatrixView& scale, Stream stream, ReadBy read_by) {
+  quantize<false>(x, group_size, q, {static_cast<char*>(scale.data), scale.stride, scale.cols}, stream, read_by);
 }
 
-void cuda_quantize_static(const MatrixView& x, const MatrixView& scale, const MutableMatrixView& q, Stream stream) {
-  quantize<true>(x, kPerChannel, q, {static_cast<char*>(const_cast<void*>(scale.data)), 0, 1}, stream);
+void cuda_quantize_static(const MatrixView& x, const MatrixView& scale, const MutableMatrixView& q, Stream stream,
+                          ReadBy read_by) {
+  quantize<true>(x, kPerChannel, q, {static_cast<char*>(const_cast<void*>(scale.data)), 0, 1}, stream, read_by);
 }
 
 }  // namespace octavo

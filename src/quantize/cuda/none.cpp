@@ -6,10 +6,10 @@
 namespace octavo {
 
 void cuda_quantize_per_token(const MatrixView& /*x*/, std::int64_t /*group_size*/, const MutableMatrixView& /*q*/,
-                             const MutableMatrixView& /*scale*/, Stream /*stream*/) {}
+                             const MutableMatrixView& /*scale*/, Stream /*stream*/, ReadBy /*read_by*/) {}
 
 void cuda_quantize_static(const MatrixView& /*x*/, const MatrixView& /*scale*/, const MutableMatrixView& /*q*/,
-                          Stream /*stream*/) {}
+                          Stream /*stream*/, ReadBy /*read_by*/) {}
 
 void cuda_rms_norm_quantize(const MatrixView& /*x*/, const MatrixView& /*residual*/, const MatrixView& /*weight*/,
                             float /*eps*/, const MutableMatrixView& /*sum*/, const MutableMatrixView& /*q*/,
