@@ -188,7 +188,7 @@ Status linear(const MatrixView& x, const QuantizedWeight& w, const MatrixView& b
               Stream stream) {
   Arguments a = {x, {}, w, bias, y};
   a.stream = stream;
-  a.constant_w = true;
+  a.constant_w = true;  // a layer's: complete, says the header
   OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_linear(a));
   return run_on_cuda(Op::kLinear, a);

@@ -155,7 +155,8 @@ Tensor linear_op(const Tensor& x, const Tensor& q, const Tensor& scale, const st
   Tensor y = new_tensor(with_last(in, weight.rows()), in.scalar_type(), device);
   Arguments a = {rows, {}, weight.view(), b.view(), mutable_matrix_of(y, "y")};
   a.stream = stream_on(device);
-  linear_or_dequantize(in, a);
+  a.constant_w = true;  // no kernel that writes weights lets the next one start before it has ended
+  linear_or_dequantize(in, a, y);
   return y;
 }
 

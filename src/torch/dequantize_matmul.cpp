@@ -17,6 +17,11 @@ constexpr int64_t kReferenceLimit = 1 << 16;  // multiplications
 constexpr int64_t kBlockElements = 1 << 22;      // 16 MiB
 constexpr int64_t kCudaBlockElements = 1 << 26;  // 256 MiB
 
+// On Hopper, sums of groups cost the kernel more than it costs to round all weights to 16 bits once and to multiply those,
+// from so many tokens on (measured on an H200); up to 512 MiB of them.
+constexpr int64_t kManyTokens = 1024;
+constexpr int64_t kMaxRounded = 1 << 28;  // weights
+
 // y = sums + bias, rounded to y's type.
 void store_on_cpu(const MatrixView& sums, const MatrixView& bias, const MutableMatrixView& y) {
   const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(sums.cols, 1));
@@ -70,14 +75,30 @@ QuantizedWeight slice_channels(QuantizedWeight w, int64_t begin, int64_t end) {
   return w;
 }
 
-// a [M, K] · bᵀ [N, K], float32. Into a tensor of its own, because autocast would compute any other form in 16 bits.
-Tensor float32_product(const Tensor& a, const Tensor& b) {
-  const Tensor out = new_tensor({a.size(0), b.size(0)}, ScalarType::Float, device_of(a, "x"));
+// out = a [M, K] · bᵀ [N, K], all of one type: the form of it that autocast leaves alone.
+Tensor product_into(const Tensor& a, const Tensor& b, const Tensor& out) {
   std::array<StableIValue, 3> stack = {torch::stable::detail::from(a),
                                        torch::stable::detail::from(torch::stable::transpose(b, 0, 1)),
                                        torch::stable::detail::from(out)};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+Tensor float32_product(const Tensor& a, const Tensor& b) {
+  return product_into(a, b, new_tensor({a.size(0), b.size(0)}, ScalarType::Float, device_of(a, "x")));
+}
+
+bool rounds_first(std::string_view kernel, const Problem& p) {
+  return (kernel == "cuda_float_w8_sm90" || kernel == "cuda_float_w4_sm90") && p.format.group_size > 0 &&
+         p.format.group_size < p.K && p.M >= kManyTokens && p.N * p.K <= kMaxRounded;
+}
+
+// y = x · ŵᵀ, all in x's type, with sums in float32. Without a bias, which would be a second rounding.
+void product_of_rounded(const Tensor& x, const Arguments& a, Tensor& y) {
+  const Tensor rows = torch::stable::view(x, std::vector<int64_t>{a.y.rows, a.x.cols});
+  Tensor weights = new_tensor({a.y.cols, a.x.cols}, x.scalar_type(), a.x.device);
+  check(dequantize(a.w, mutable_matrix_of(weights, "weights"), a.stream));
+  product_into(rows, weights, torch::stable::view(y, std::vector<int64_t>{a.y.rows, a.y.cols}));
 }
 
 void dequantize_matmul(const Tensor& x, const Arguments& a) {
@@ -99,16 +120,19 @@ void dequantize_matmul(const Tensor& x, const Arguments& a) {
 }  // namespace
 
 bool too_large_for(std::string_view kernel, const Problem& p) {
-  return p.op == Op::kLinear && p.layout == Layout::kRowMajor && kernel.ends_with("_reference") &&
-         p.M * p.N * p.K > kReferenceLimit;
+  if (p.op != Op::kLinear || p.layout != Layout::kRowMajor) return false;
+  if (kernel.ends_with("_reference")) return p.M * p.N * p.K > kReferenceLimit;
+  return rounds_first(kernel, p);
 }
 
-void linear_or_dequantize(const Tensor& x, const Arguments& a) {
+void linear_or_dequantize(const Tensor& x, const Arguments& a, Tensor& y) {
   check(check_linear(a));
   const Problem problem = problem_of(Op::kLinear, a);
   const Result<const Kernel*> kernel = find_kernel(problem);
   check(kernel.status());
-  if (too_large_for((*kernel)->name, problem)) {
+  if (rounds_first((*kernel)->name, problem) && a.bias.empty()) {
+    product_of_rounded(x, a, y);
+  } else if ((*kernel)->name.ends_with("_reference") && too_large_for((*kernel)->name, problem)) {
     dequantize_matmul(x, a);
   } else {
     check(run_kernel(**kernel, a, torch_threads()));

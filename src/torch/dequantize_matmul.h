@@ -1,5 +1,5 @@
-// Weight-only products by way of torch: dequantize a block of rows of W, multiply in float32. For machines that no fast
-// kernel runs on, where too much would be left to the reference.
+// Weight-only products by way of torch. Where no fast kernel runs and too much would be left to the reference: dequantize a
+// block of rows of W, multiply in float32. On Hopper with groups and many tokens: round W to 16 bits, multiply those.
 #pragma once
 
 #include <string_view>
@@ -14,11 +14,12 @@ constexpr std::string_view dequantize_matmul_name(const Device& device) {
   return device.type == DeviceType::kCpu ? "cpu_dequantize_matmul" : "cuda_dequantize_matmul";
 }
 
-// Whether a weight-only product is too large for a kernel: the reference ones are for small products only.
+// Whether a weight-only product is too large for a kernel: the reference ones are for small products only, and Hopper's
+// with groups are for few tokens (but for products with a bias).
 bool too_large_for(std::string_view kernel, const Problem& problem);
 
-// Op::kLinear, whose x is a view of the tensor, by the table's kernel or, where it is too large for that, so; on CUDA on
-// a.stream, which is torch's current one. Checks the arguments.
-void linear_or_dequantize(const Tensor& x, const Arguments& a);
+// Op::kLinear, whose x and y are views of the tensors, by the table's kernel or, where it is too large for that, so; on CUDA
+// on a.stream, which is torch's current one. Checks the arguments.
+void linear_or_dequantize(const Tensor& x, const Arguments& a, Tensor& y);
 
 }  // namespace octavo::torch_ops

@@ -17,7 +17,7 @@ Tensor linear_op(const Tensor& x, const Tensor& q, const Tensor& scale, const st
   const Bias b(bias);
   Tensor y = new_tensor(with_last(in, weight.rows()), in.scalar_type());
   const Arguments a = {rows, {}, weight.view(), b.view(), mutable_matrix_of(y, "y")};
-  linear_or_dequantize(in, a);
+  linear_or_dequantize(in, a, y);
   return y;
 }
 

@@ -93,8 +93,8 @@ struct Convert<__half, kStorage> {
 template <Storage kStorage>
 struct Convert<__nv_bfloat16, kStorage> {
   __device__ static std::uint32_t offset(int zero_point) {
-    return bits(__bfloat162bfloat162(
-        __int2bfloat16_rn(kStorage == Storage::kNibbles ? 128 + zero_point : zero_point - 128)));
+    return bits(
+        __bfloat162bfloat162(__int2bfloat16_rn(kStorage == Storage::kNibbles ? 128 + zero_point : zero_point - 128)));
   }
   __device__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t offset) {
     using Pair = __nv_bfloat162;

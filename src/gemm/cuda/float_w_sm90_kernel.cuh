@@ -11,8 +11,8 @@
 //                                                     empty[s]: they have been multiplied
 //
 // Conversion hides behind products: a warpgroup has kInFlight steps of 16 along K under way while it converts the next one's
-// weights, and the tensor cores turn to the other warpgroup's. Where few tiles would leave SMs idle, a cluster of CTAs divides
-// the K of each tile; they add their sums through each other's shared memory, in the order of the CTAs.
+// weights, and the tensor cores turn to the other warpgroup's. Where few tiles would leave SMs idle, a cluster of CTAs
+// divides the K of each tile; they add their sums through each other's shared memory, in the order of the CTAs.
 //
 // With groups of kPeriod steps (or a multiple), each period's sums are scaled and added to those of the tile in fp32.
 //
@@ -27,7 +27,6 @@
 namespace octavo::sm90 {
 
 inline constexpr int kMaxFloatWStages = 16;
-inline constexpr int kInFlight = 3;
 
 // What a kernel is made for. kPeriod: steps of 16 along K whose sums are scaled together; 0: one scale a channel.
 template <class X_, Storage kStorage_, int kTokens_, int kPeriod_>
@@ -38,9 +37,19 @@ struct FloatW {
   static constexpr int kPeriod = kPeriod_;
   static constexpr int kBlockK = kTokens > 128 ? 64 : 128;  // of a stage
   static constexpr int kSteps = kBlockK / 16;
-  static constexpr int kRowBytes = kSteps * kStepBytes<kStorage>;  // of weights
+  static constexpr int kUnit = kPeriod > kSteps ? kPeriod / kSteps : 1;  // stages that are multiplied together
+  static constexpr int kRowBytes = kSteps * kStepBytes<kStorage>;        // of weights
   static constexpr int kWeightBytes = kChannels * kRowBytes;
   static constexpr int kXBoxes = kBlockK / 64;  // of 64 along K, 128 bytes a row
+  // Steps that are converted, then multiplied, at a time, and how many such batches may be under way. Long products hide
+  // the conversion of a single step; short ones need many steps' conversions to overlap with each other.
+  static constexpr int kBatch = kTokens > 128 ? 1 : kSteps;
+  static constexpr int kBatches = kTokens > 128 ? 4 : 1;
+  // Tokens whose sums of a period are held beside those of the tile.
+  static constexpr int kPart = kTokens < 64 ? kTokens : 64;
+  // Whether warpgroups take turns with their products: one scales while the other's are under way, not both at once.
+  static constexpr bool kTurns = kPeriod > 0 && kTokens > 64;
+  static constexpr int kPieces = kTokens > 128 ? 4 : 2;
 };
 
 // Where everything stands in shared memory, as addresses of it.
@@ -50,7 +59,7 @@ struct FloatWShared {
 
   // Products read kTokens rows of x even where a box holds fewer; what they read instead is not stored.
   __host__ __device__ static int bytes(int x_box, int stages) {
-    return stages * stage_size(x_box) + slack(x_box) + 2 * kPieces * kPieceBytes + 2 * stages * 8;
+    return stages * stage_size(x_box) + slack(x_box) + 2 * F::kPieces * kPieceBytes + 2 * stages * 8;
   }
   __host__ __device__ static int stage_size(int x_box) { return F::kXBoxes * x_box * 128 + F::kWeightBytes; }
   // The last stage's weights are read too.
@@ -64,7 +73,7 @@ struct FloatWShared {
     stage_bytes = stage_size(a.x_box);
     ring = shared_address(memory);
     staging = ring + a.stages * stage_bytes + slack(a.x_box);
-    full = staging + 2 * kPieces * kPieceBytes;
+    full = staging + 2 * F::kPieces * kPieceBytes;
     empty = full + a.stages * 8;
   }
 
@@ -80,16 +89,18 @@ class FloatWTiles {
       : rows_((a.M + F::kTokens - 1) / F::kTokens),
         columns_((a.N + kChannels - 1) / kChannels),
         group_m_(a.group_m),
-        index_(static_cast<int>(blockIdx.x) / a.split),
+        index_(a.first_tile + static_cast<int>(blockIdx.x) / a.split),
+        end_tile_(a.end_tile),
         step_(static_cast<int>(gridDim.x) / a.split) {
-    const int blocks = (a.K + F::kBlockK - 1) / F::kBlockK, part = static_cast<int>(blockIdx.x) % a.split;
-    begin_ = blocks * part / a.split;
-    end_ = blocks * (part + 1) / a.split;
+    constexpr int kUnitK = F::kUnit * F::kBlockK;
+    const int units = (a.K + kUnitK - 1) / kUnitK, part = static_cast<int>(blockIdx.x) % a.split;
+    begin_ = units * part / a.split * F::kUnit;
+    end_ = units * (part + 1) / a.split * F::kUnit;
   }
 
   // The next tile's first token and channel. They go down group_m_ tiles, then right.
   __device__ bool next(int& m, int& n) {
-    if (index_ >= rows_ * columns_) return false;
+    if (index_ >= end_tile_) return false;
     const int first = index_ / (group_m_ * columns_) * group_m_;
     const int height = min(rows_ - first, group_m_);
     const int rest = index_ - first * columns_;
@@ -103,7 +114,7 @@ class FloatWTiles {
   __device__ int end() const { return end_; }
 
  private:
-  int rows_, columns_, group_m_, index_, step_, begin_, end_;
+  int rows_, columns_, group_m_, index_, end_tile_, step_, begin_, end_;
 };
 
 // A place in the ring, and how often it has come round (modulo 2).
@@ -157,123 +168,170 @@ __device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const CUte
 
 // --- Multiplying --------------------------------------------------------------------------------------------------------
 
-// Scales and zero points of a thread's two channels, group after group: the next one's are on their way meanwhile.
-template <class F>
+// Scales and zero points of a thread's two channels, group after group: the next one's are on their way meanwhile. No
+// branches: they would cost the products around them their overlap.
 class Groups {
-  using C = Convert<typename F::X, F::kStorage>;
-
  public:
   // Upper and lower channel, and where along K the CTA begins.
   __device__ __forceinline__ Groups(const FloatWArguments& a, int upper, int lower, int k)
-      : group_size_(a.group_size > 0 ? a.group_size : a.K), last_k_(a.K - 1), zero_(a.zero), has_zero_points_(a.zero_point.data != nullptr) {
+      : group_size_(a.group_size > 0 ? a.group_size : a.K), group_(k / group_size_), last_((a.K - 1) / group_size_) {
     const int rows[] = {a.channel_row(upper), a.channel_row(lower)};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       scales_[i] = a.scale(rows[i]);
-      if (has_zero_points_) zero_points_[i] = a.zero_point(rows[i]);
+      has_zero_points_ = a.zero_point.data != nullptr;
+      zero_points_[i] = a.zero_point(rows[i]);
+      zero_point[i] = a.zero;
     }
-    load(k);
+    load(true);
   }
 
-  // Those of K `k` are asked for.
-  __device__ __forceinline__ void load(int k) {
-    const int group = min(k, last_k_) / group_size_;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      next_scale_[i] = __ldg(scales_[i] + group);
-      next_zero_[i] = has_zero_points_ ? __ldg(zero_points_[i] + group) : zero_;
-    }
+  // Where along K the group behind the loaded one begins.
+  __device__ __forceinline__ int end() const { return (group_ + 1) * group_size_; }
+
+  // Asks for the next group's.
+  __device__ __forceinline__ void next(bool condition) {
+    group_ += condition;
+    load(condition);
   }
 
-  __device__ __forceinline__ float next_scale(int i) const { return next_scale_[i]; }
-  __device__ __forceinline__ std::uint32_t next_offset(int i) const { return C::offset(next_zero_[i]); }
+  float scale[2];
+  int zero_point[2];
 
  private:
+  __device__ __forceinline__ void load(bool condition) {
+    const int group = min(group_, last_);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      asm volatile("{\n.reg .pred load;\nsetp.ne.b32 load, %2, 0;\n@load ld.global.nc.f32 %0, [%1];\n}"
+                   : "+f"(scale[i])
+                   : "l"(scales_[i] + group), "r"(static_cast<int>(condition)));
+      asm volatile("{\n.reg .pred load;\nsetp.ne.b32 load, %2, 0;\n@load ld.global.nc.u8 %0, [%1];\n}"
+                   : "+r"(zero_point[i])
+                   : "l"(zero_points_[i] + group), "r"(static_cast<int>(condition && has_zero_points_)));
+    }
+  }
+
   const float* scales_[2];
   const std::uint8_t* zero_points_[2];
-  int group_size_, last_k_, zero_;
+  int group_size_, group_, last_;
   bool has_zero_points_;
-  float next_scale_[2];
-  int next_zero_[2];
 };
 
-// The sums of a tile's blocks.
+// The sums of a tile with one scale a channel: all of a channel's products are added up before it is scaled.
 template <class F>
-__device__ __forceinline__ void multiply_blocks(const FloatWArguments& a, const FloatWShared<F>& shared,
-                                                const FloatWTiles<F>& tiles, Groups<F>& groups, RingStage& stage,
-                                                float (&sums)[F::kTokens / 2]) {
-  constexpr bool kGrouped = F::kPeriod > 0;
-  constexpr int kSums = F::kTokens / 2;
-  constexpr int kRing = kInFlight + 1;
+__device__ __forceinline__ void multiply_channels(const FloatWArguments& a, const FloatWShared<F>& shared,
+                                                  const FloatWTiles<F>& tiles, const Groups& groups, RingStage& stage,
+                                                  float (&sums)[F::kTokens / 2]) {
+  constexpr int kBatch = F::kBatch, kBatches = F::kBatches;
+  using C = Convert<typename F::X, F::kStorage>;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const bool tells = thread % 32 == 0;
   const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes>(thread) + warpgroup * 64 * F::kRowBytes;
-  float partial[kGrouped ? kSums : 1];
-  float scale[2] = {0, 0};
-  std::uint32_t offset[2] = {groups.next_offset(0), groups.next_offset(1)};
-#pragma unroll
-  for (int i = 0; i < kSums; ++i) sums[i] = 0;
-  if constexpr (kGrouped) {
-#pragma unroll
-    for (int i = 0; i < kSums; ++i) partial[i] = 0;
-  }
-  const auto promote = [&] {
-    wgmma_wait<0>();
-    if constexpr (kGrouped) {
-      fence_registers(partial);
-#pragma unroll
-      for (int i = 0; i < kSums; ++i) sums[i] += partial[i] * scale[i / 2 % 2];
-    }
-  };
-  Fragment fragments[kRing];
+  const std::uint32_t offset[] = {C::offset(groups.zero_point[0]), C::offset(groups.zero_point[1])};
+  Fragment fragments[kBatches][kBatch];
   int previous = -1;
   for (int block = tiles.begin(); block < tiles.end(); ++block, stage.advance(a.stages)) {
     barrier_wait(shared.full + stage.index * 8, stage.phase);
     const std::uint32_t w = shared.w(stage.index) + mine;
-    Raw raw = load_weights<F::kStorage, F::kRowBytes>(w, 0);
+    const std::uint64_t x = tile_descriptor(shared.x(stage.index));
+    Raw raw[kBatch], next[kBatch];
 #pragma unroll
-    for (int step = 0; step < F::kSteps; ++step) {
-      Raw next;
-      if (step + 1 < F::kSteps) next = load_weights<F::kStorage, F::kRowBytes>(w, step + 1);
-      const bool begins = kGrouped && step % (kGrouped ? F::kPeriod : 1) == 0;
-      if (begins) {
-        offset[0] = groups.next_offset(0);
-        offset[1] = groups.next_offset(1);
+    for (int i = 0; i < kBatch; ++i) raw[i] = load_weights<F::kStorage, F::kRowBytes>(w, i);
+#pragma unroll
+    for (int first = 0; first < F::kSteps; first += kBatch) {
+      Fragment(&f)[kBatch] = fragments[first / kBatch % kBatches];
+      if (first + kBatch < F::kSteps) {
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) next[i] = load_weights<F::kStorage, F::kRowBytes>(w, first + kBatch + i);
       }
-      wgmma_wait<kInFlight>();
-      if (step == kInFlight && previous >= 0 && tells) barrier_arrive_here(shared.empty + previous * 8);
-      fragments[step % kRing] = convert<typename F::X, F::kStorage>(raw, offset[0], offset[1]);
-      if (begins) {
-        promote();
-        scale[0] = groups.next_scale(0);
-        scale[1] = groups.next_scale(1);
-        groups.load(block * F::kBlockK + (step + F::kPeriod) * 16);
-      }
-      const std::uint64_t x = tile_descriptor(shared.x(stage.index) + step / 4 * shared.x_box_bytes) + step % 4 * 2;
-      if constexpr (kGrouped) {
-        fence_registers(partial);
-        wgmma_fence();
-        FloatWgmma<typename F::X, F::kTokens>::multiply(partial, fragments[step % kRing], x, !begins);
-      } else {
-        fence_registers(sums);
-        wgmma_fence();
-        FloatWgmma<typename F::X, F::kTokens>::multiply(sums, fragments[step % kRing], x, true);
+      wgmma_wait<kBatches - 1>();  // those of this batch's registers are done
+      if (first == (kBatches - 1) * kBatch && previous >= 0 && tells) barrier_arrive_here(shared.empty + previous * 8);
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) f[i] = convert<typename F::X, F::kStorage>(raw[i], offset[0], offset[1]);
+      fence_registers(sums);
+      wgmma_fence();
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        const int step = first + i;
+        const std::uint64_t at = x + (step / 4 * shared.x_box_bytes >> 4) + step % 4 * 2;
+        FloatWgmma<typename F::X, F::kTokens>::multiply(sums, f[i], at, true);
       }
       wgmma_commit();
-      raw = next;
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) raw[i] = next[i];
     }
     previous = stage.index;
   }
-  promote();
+  wgmma_wait<0>();
   fence_registers(sums);
   if (previous >= 0 && tells) barrier_arrive_here(shared.empty + previous * 8);
 }
 
+// The same with groups: the weights of a period are converted once and multiplied with kPart tokens after the other, whose
+// sums are scaled and added to those of the tile. Meanwhile the other warpgroup multiplies.
+template <class F>
+__device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const FloatWShared<F>& shared,
+                                                const FloatWTiles<F>& tiles, Groups& groups, RingStage& stage,
+                                                float (&sums)[F::kTokens / 2]) {
+  constexpr int kPeriod = F::kPeriod, kPart = F::kPart;
+  constexpr int kPeriods = F::kUnit * F::kSteps / kPeriod;  // of a unit
+  using C = Convert<typename F::X, F::kStorage>;
+  const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
+  const bool tells = thread % 32 == 0;
+  const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes>(thread) + warpgroup * 64 * F::kRowBytes;
+  for (int block = tiles.begin(); block < tiles.end(); block += F::kUnit) {
+    int indices[F::kUnit];
+#pragma unroll
+    for (int i = 0; i < F::kUnit; ++i, stage.advance(a.stages)) {
+      indices[i] = stage.index;
+      barrier_wait(shared.full + stage.index * 8, stage.phase);
+    }
+#pragma unroll
+    for (int period = 0; period < kPeriods; ++period) {
+      const std::uint32_t offset[] = {C::offset(groups.zero_point[0]), C::offset(groups.zero_point[1])};
+      const float scale[] = {groups.scale[0], groups.scale[1]};
+      Fragment fragments[kPeriod];
+#pragma unroll
+      for (int i = 0; i < kPeriod; ++i) {
+        const int step = period * kPeriod + i;
+        const Raw raw =
+            load_weights<F::kStorage, F::kRowBytes>(shared.w(indices[step / F::kSteps]) + mine, step % F::kSteps);
+        fragments[i] = convert<typename F::X, F::kStorage>(raw, offset[0], offset[1]);
+      }
+      groups.next(block * F::kBlockK + (period + 1) * kPeriod * 16 >= groups.end());
+#pragma unroll
+      for (int part = 0; part < F::kTokens / kPart; ++part) {
+        float partial[kPart / 2];
+        if constexpr (F::kTurns) meet(kTurn + warpgroup, 256);
+        wgmma_fence();
+#pragma unroll
+        for (int i = 0; i < kPeriod; ++i) {
+          const int step = (period * kPeriod + i) % F::kSteps;
+          const std::uint32_t x = shared.x(indices[(period * kPeriod + i) / F::kSteps]);
+          const std::uint64_t at = tile_descriptor(x) + (step / 4 * shared.x_box_bytes >> 4) + step % 4 * 2;
+          FloatWgmma<typename F::X, kPart>::multiply(partial, fragments[i], at + (part * kPart * 128 >> 4), i > 0);
+        }
+        wgmma_commit();
+        if constexpr (F::kTurns) announce(kTurn + 1 - warpgroup, 256);
+        wgmma_wait<0>();
+        fence_registers(partial);
+#pragma unroll
+        for (int i = 0; i < kPart / 2; ++i) sums[part * kPart / 2 + i] += partial[i] * scale[i / 2 % 2];
+      }
+    }
+    if (tells) {
+#pragma unroll
+      for (int i = 0; i < F::kUnit; ++i) barrier_arrive_here(shared.empty + indices[i] * 8);
+    }
+  }
+}
+
 // Scales, rounds and stores the sums that this CTA alone has.
 template <class F, bool kFloat32>
-__device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], Output<kFloat32>& out,
+__device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], Output<F, kFloat32>& out,
                                            const ChannelScaling& scaling, int m) {
-  constexpr int kTokens = F::kTokens < Output<kFloat32>::kTokens ? F::kTokens : Output<kFloat32>::kTokens;
+  constexpr int kTokens = F::kTokens < Output<F, kFloat32>::kTokens ? F::kTokens : Output<F, kFloat32>::kTokens;
 #pragma unroll
   for (int first = 0; first < F::kTokens; first += kTokens) {
     out.begin();
@@ -282,38 +340,40 @@ __device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], 
       const float* s = &sums[(first + token) / 2];
       out.put(token, scaling.scaled({s[0], s[1], s[2], s[3]}));
     }
-    out.end(m + first);
+    out.end(m + first, kTokens);
   }
 }
 
 // The same where a cluster has divided K: each CTA puts its sums where its ring was, and makes y of a part of the tokens.
 template <class F, bool kFloat32>
 __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, const FloatWShared<F>& shared,
-                                                  const float (&sums)[F::kTokens / 2], Output<kFloat32>& out,
+                                                  const float (&sums)[F::kTokens / 2], Output<F, kFloat32>& out,
                                                   const ChannelScaling& scaling, int m, int rank) {
   const std::uint32_t mine = shared.ring + threadIdx.x * 16;
   constexpr int kEight = 256 * 16;  // bytes of eight tokens' sums
-  meet(3, 256);                     // both warpgroups have read the ring
+  meet(kBoth, 256);                 // both warpgroups have read the ring
 #pragma unroll
   for (int i = 0; i < F::kTokens / 8; ++i) {
-    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(mine + i * kEight), "f"(sums[4 * i]),
-                 "f"(sums[4 * i + 1]), "f"(sums[4 * i + 2]), "f"(sums[4 * i + 3])
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(mine + i * kEight), "f"(sums[4 * i]), "f"(sums[4 * i + 1]),
+                 "f"(sums[4 * i + 2]), "f"(sums[4 * i + 3])
                  : "memory");
   }
   cluster_sync();
-  const int part = F::kTokens / a.split, tokens = min(part, Output<kFloat32>::kTokens);
-  for (int first = rank * part; first < (rank + 1) * part; first += tokens) {
+  constexpr int kEights = F::kTokens / 8;
+  const int last = kEights * (rank + 1) / a.split;
+  for (int first = kEights * rank / a.split; first < last; first += Output<F, kFloat32>::kTokens / 8) {
+    const int count = min(last - first, Output<F, kFloat32>::kTokens / 8);
     out.begin();
-    for (int token = 0; token < tokens; token += 8) {
-      const std::uint32_t from = mine + (first + token) / 8 * kEight;
+    for (int i = 0; i < count; ++i) {
+      const std::uint32_t from = mine + (first + i) * kEight;
       float4 total = load_from_cta(in_cta(from, 0));
       for (int cta = 1; cta < a.split; ++cta) {
         const float4 v = load_from_cta(in_cta(from, cta));
         total = {total.x + v.x, total.y + v.y, total.z + v.z, total.w + v.w};
       }
-      out.put(token, scaling.scaled(total));
+      out.put(i * 8, scaling.scaled(total));
     }
-    out.end(m + first);
+    out.end(m + first * 8, count * 8);
   }
 }
 
@@ -325,19 +385,25 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
   RingStage stage;
   int m, n;
   if (!a.constant_w) ptx::wait_for_predecessor();
-  Output<kFloat32> out(a, y, shared.staging + warpgroup * kPieces * kPieceBytes,
-                       min(F::kTokens / a.split, Output<kFloat32>::kTokens));
+  Output<F, kFloat32> out(a, y, shared.staging + warpgroup * F::kPieces * kPieceBytes);
+  if (F::kTurns && warpgroup == 1) announce(kTurn, 256);  // the first turn is warpgroup 0's
   while (tiles.next(m, n)) {
     const int channels = n + warpgroup * 64, channel = channels + thread / 32 * 16 + thread % 32 / 4;
-    Groups<F> groups(a, channel, channel + 8, tiles.begin() * F::kBlockK);
+    Groups groups(a, channel, channel + 8, tiles.begin() * F::kBlockK);
     ChannelScaling scaling = {{1, 1}, {0, 0}};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      if constexpr (F::kPeriod == 0) scaling.scale[i] = groups.next_scale(i);
+      if constexpr (F::kPeriod == 0) scaling.scale[i] = groups.scale[i];
       if (a.bias.bias != nullptr) scaling.bias[i] = cuda::bias_at(a.bias, min(channel + i * 8, a.N - 1));
     }
     float sums[F::kTokens / 2];
-    multiply_blocks<F>(a, shared, tiles, groups, stage, sums);
+#pragma unroll
+    for (int i = 0; i < F::kTokens / 2; ++i) sums[i] = 0;
+    if constexpr (F::kPeriod == 0) {
+      multiply_channels<F>(a, shared, tiles, groups, stage, sums);
+    } else {
+      multiply_groups<F>(a, shared, tiles, groups, stage, sums);
+    }
     ptx::wait_for_predecessor();
     out.at(channels);
     if (a.split == 1) {
@@ -346,6 +412,7 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
       store_shared_sums<F>(a, shared, sums, out, scaling, m, rank);
     }
   }
+  if (F::kTurns && warpgroup == 0) meet(kTurn, 256);  // barriers are left as they were found
   ptx::wait_for_predecessor();
   out.finish();
 }

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <iterator>
 
 #include "core/cuda_launch.cuh"
 #include "gemm/alignment.h"
@@ -13,51 +12,69 @@
 
 namespace octavo::sm90 {
 
-// A tile of y, so many tokens by kChannels, and how many CTAs divide its K.
+// How y is divided: into tiles of so many tokens by kChannels. All SMs take whole tiles, round by round; the K of those
+// that are left, too few for a round, is divided among so many CTAs each.
 struct FloatWTile {
   int tokens;
-  int split;
+  int rest_split;
 };
 
 inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+// How many clusters of so many CTAs, each of which takes an SM, run at a time: 66, 39 and 30 of 2, 3 and 4 on the 132 SMs of
+// an H200, whose clusters lie within groups of 16 or 18.
+inline int clusters_at_once(int ctas, int num_sms) {
+  constexpr int kPercent[] = {100, 100, 89, 91};
+  return num_sms * kPercent[ctas - 1] / 100 / ctas;
+}
+
 template <class F>
-void launch_float_w(const Arguments& a, FloatWArguments s, int split) {
+void launch_float_w(const Arguments& a, FloatWArguments s, int rest_split) {
   using Shared = FloatWShared<F>;
   const cuda::Gpu* gpu = *cuda::gpu(a.x.device);
-  s.split = split;
   s.group_m = std::max(1, 2048 / F::kTokens);
   s.x_box = std::min(F::kTokens, ceil_div(s.M, 8) * 8);
   s.stages = 1;
   while (s.stages < kMaxFloatWStages && Shared::bytes(s.x_box, s.stages + 1) <= gpu->max_shared_memory) ++s.stages;
   const int element_bytes = bits_of(a.y.dtype) / 8;
   const std::int64_t w_bytes = row_bytes(a.w.q.dtype, s.K);
-  const int piece = std::min(F::kTokens / split, piece_tokens(element_bytes));
   CUtensorMap x = {}, w = {}, y = {};
   if (!cuda::map_tensor(a.x.data, 2, s.M, s.K, a.x.stride, {64, s.x_box, 128}, x)) return;
   if (!cuda::map_tensor(a.w.q.data, 1, s.N, w_bytes, a.w.q.stride, {F::kRowBytes, kChannels, F::kRowBytes}, w)) return;
   if (s.y_by_copy_engine &&
-      !cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {128 / element_bytes, piece, 128}, y)) {
+      !cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {128 / element_bytes, kBoxTokens, 128}, y)) {
     return;
   }
+  const auto launch = [&](int first, int end, int split) {
+    if (first == end) return;
+    s.first_tile = first;
+    s.end_tile = end;
+    s.split = split;
+    const int ctas = split > 1 ? (end - first) * split : std::min(end - first, gpu->num_sms);
+    cuda::launch(float_w_kernel<F>, dim3(static_cast<unsigned>(ctas)), dim3(384),
+                 static_cast<std::size_t>(Shared::bytes(s.x_box, s.stages)), a.stream,
+                 {.cluster = dim3(static_cast<unsigned>(split))}, s, x, w, y);
+  };
   const int tiles = ceil_div(s.M, F::kTokens) * ceil_div(s.N, kChannels);
-  const int grid = split > 1 ? tiles * split : std::min(tiles, gpu->num_sms);
-  cuda::launch(float_w_kernel<F>, dim3(static_cast<unsigned>(grid)), dim3(384),
-               static_cast<std::size_t>(Shared::bytes(s.x_box, s.stages)), a.stream,
-               {.cluster = dim3(static_cast<unsigned>(split))}, s, x, w, y);
+  const int whole = rest_split > 1 ? tiles / gpu->num_sms * gpu->num_sms : tiles;
+  launch(0, whole, 1);
+  launch(whole, tiles, rest_split);
 }
 
 template <class X, Storage kStorage, int kPeriod>
 void launch_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
   switch (tile.tokens) {
     case 32:
-      return launch_float_w<FloatW<X, kStorage, 32, kPeriod>>(a, s, tile.split);
+      return launch_float_w<FloatW<X, kStorage, 32, kPeriod>>(a, s, tile.rest_split);
     case 64:
-      return launch_float_w<FloatW<X, kStorage, 64, kPeriod>>(a, s, tile.split);
+      return launch_float_w<FloatW<X, kStorage, 64, kPeriod>>(a, s, tile.rest_split);
     case 128:
-      return launch_float_w<FloatW<X, kStorage, 128, kPeriod>>(a, s, tile.split);
+      return launch_float_w<FloatW<X, kStorage, 128, kPeriod>>(a, s, tile.rest_split);
+    case 192:
+      if constexpr (kPeriod == 0) launch_float_w<FloatW<X, kStorage, 192, 0>>(a, s, tile.rest_split);
+      return;
     default:
-      if constexpr (kPeriod == 0) launch_float_w<FloatW<X, kStorage, 256, 0>>(a, s, tile.split);
+      return launch_float_w<FloatW<X, kStorage, 256, kPeriod>>(a, s, tile.rest_split);
   }
 }
 
@@ -96,25 +113,32 @@ inline FloatWArguments float_w_arguments(const Arguments& a) {
   return s;
 }
 
-// The tile that takes the least time, in cycles of an SM.
-inline FloatWTile choose(int M, int N, int K, int weight_bits, bool grouped, int num_sms) {
-  constexpr FloatWTile kTiles[] = {{32, 1},  {32, 2},  {32, 4},  {64, 1},  {64, 2},  {64, 4},
-                                   {128, 1}, {128, 2}, {128, 4}, {256, 1}, {256, 2}, {256, 4}};
-  const auto cycles = [&](const FloatWTile& tile) {
-    if (grouped && tile.tokens > 128) return 1e30;
-    const int tiles = ceil_div(M, tile.tokens) * ceil_div(N, kChannels);
-    const int rounds = ceil_div(tiles * tile.split, num_sms);
-    const double blocks = ceil_div(ceil_div(K, 64), tile.split);
-    const double products = std::max(4.0 * tile.tokens, 260.0);
-    const double copies = (std::min(tile.tokens, M) * 128 + kChannels * 8 * weight_bits) / 45.0;
-    return rounds * (blocks * std::max(products, copies) + 6 * tile.tokens + (tile.split > 1 ? 2000 : 0)) + 3000;
+// The tile that takes the least time, in cycles of an SM. Fitted to every tile's and division's times on an H200.
+inline FloatWTile choose(int M, int N, int K, bool grouped, int num_sms) {
+  struct Cost {
+    int tokens;
+    double channels, groups;  // cycles of 64 along K, with one scale a channel and with groups
   };
-  return *std::min_element(std::begin(kTiles), std::end(kTiles),
-                           [&](const FloatWTile& a, const FloatWTile& b) { return cycles(a) < cycles(b); });
+  constexpr Cost kCosts[] = {{32, 320, 390}, {64, 340, 450}, {128, 600, 690}, {192, 810, 1e9}, {256, 1060, 1340}};
+  constexpr double kSecondLaunch = 3000;
+  FloatWTile best = {};
+  double least = 1e30;
+  for (const Cost& cost : kCosts) {
+    const double products = (grouped ? cost.groups : cost.channels) * ceil_div(K, 64), end = 1500 + 18 * cost.tokens;
+    const int tiles = ceil_div(M, cost.tokens) * ceil_div(N, kChannels), rounds = tiles / num_sms, rest = tiles % num_sms;
+    for (int split = 1; split <= 4; ++split) {
+      if (rest > clusters_at_once(split, num_sms)) continue;
+      double cycles = rounds * (products + end);
+      if (rest > 0) cycles += products / split + end;
+      if (rest > 0 && split > 1) cycles += split * (800 + 9 * cost.tokens) + (rounds > 0 ? kSecondLaunch : 0);
+      if (cycles < least) least = cycles, best = {cost.tokens, split};
+    }
+  }
+  return best;
 }
 
 inline FloatWTile choose(const Arguments& a, const FloatWArguments& s) {
-  return choose(s.M, s.N, s.K, bits_of(a.w.q.dtype), s.group_size > 0, (*cuda::gpu(a.x.device))->num_sms);
+  return choose(s.M, s.N, s.K, s.group_size > 0, (*cuda::gpu(a.x.device))->num_sms);
 }
 
 }  // namespace octavo::sm90

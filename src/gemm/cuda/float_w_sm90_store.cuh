@@ -9,14 +9,20 @@
 namespace octavo::sm90 {
 
 inline constexpr int kPieceBytes = 64 * 128;
-inline constexpr int kPieces = 2;  // of a warpgroup, used in turn
 
-// Tokens of a piece, of all 64 channels of a warpgroup each: a row of 128 bytes, or two such rows in two boxes for fp32.
+// Tokens of a piece, of all 64 channels of a warpgroup each. It consists of boxes of kBoxTokens tokens and 128 bytes a row:
+// one after the other of 16-bit elements, by twos of fp32.
 __host__ __device__ constexpr int piece_tokens(int element_bytes) { return element_bytes == 2 ? 64 : 32; }
+inline constexpr int kBoxTokens = 8;
+inline constexpr int kBoxBytes = kBoxTokens * 128;
 
-// A barrier of the threads of one warpgroup, 1 or 2; 3 is for both.
+// Barriers: kOwn + w is warpgroup w's own, kBoth one of both, kTurn + w where warpgroup w waits for its turn.
+enum Meeting { kOwn = 1, kBoth = 3, kTurn = 4 };
 __device__ __forceinline__ void meet(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void announce(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
 // Scale and bias of a thread's two channels.
@@ -29,24 +35,23 @@ struct ChannelScaling {
   }
 };
 
-// A warpgroup's way to y.
-template <bool kFloat32>
+// A warpgroup's way to y, by way of F::kPieces pieces, used in turn.
+template <class F, bool kFloat32>
 class Output {
  public:
   static constexpr int kElementBytes = kFloat32 ? 4 : 2;
   static constexpr int kTokens = piece_tokens(kElementBytes);
 
-  // Pieces have box_tokens tokens, kTokens or fewer.
-  __device__ Output(const FloatWArguments& a, const CUtensorMap& y, std::uint32_t staging, int box_tokens)
-      : a_(a), y_(y), staging_(staging), box_tokens_(box_tokens), thread_(static_cast<int>(threadIdx.x) % 128) {}
+  __device__ Output(const FloatWArguments& a, const CUtensorMap& y, std::uint32_t staging)
+      : a_(a), y_(y), staging_(staging), thread_(static_cast<int>(threadIdx.x) % 128) {}
 
   // The warpgroup's first channel.
   __device__ __forceinline__ void at(int n) { n_ = n; }
 
   // Until the place of the next piece is free.
   __device__ __forceinline__ void begin() {
-    if (thread_ == 0) copies_read<kPieces - 1>();
-    meet(1 + warpgroup(), 128);
+    if (thread_ == 0) copies_read<F::kPieces - 1>();
+    meet(kOwn + warpgroup(), 128);
   }
 
   // Eight tokens' outputs, from the piece's token on.
@@ -65,19 +70,22 @@ class Output {
     }
   }
 
-  // The piece is whole: tokens m and on of y.
-  __device__ __forceinline__ void end(int m) {
+  // The piece is whole, with so many tokens, a multiple of kBoxTokens: m and on of y.
+  __device__ __forceinline__ void end(int m, int tokens) {
     const std::uint32_t piece = staging_ + turn_ * kPieceBytes;
     fence_for_copy_engine();
-    meet(1 + warpgroup(), 128);
+    meet(kOwn + warpgroup(), 128);
     if (!a_.y_by_copy_engine) {
-      store_elements(piece, m);
-    } else if (thread_ == 0 && m < a_.M && n_ < a_.N) {
-      write_box(y_, n_, m, piece);
-      if (kFloat32 && n_ + 32 < a_.N) write_box(y_, n_ + 32, m, piece + box_tokens_ * 128);
+      store_elements(piece, m, tokens);
+    } else if (thread_ == 0 && n_ < a_.N) {
+      for (int token = 0; token < tokens && m + token < a_.M; token += kBoxTokens) {
+        const std::uint32_t box = piece + token * (kFloat32 ? 256 : 128);
+        write_box(y_, n_, m + token, box);
+        if (kFloat32 && n_ + 32 < a_.N) write_box(y_, n_ + 32, m + token, box + kBoxBytes);
+      }
     }
     if (thread_ == 0) copies_commit();
-    turn_ ^= 1;
+    turn_ = (turn_ + 1) % F::kPieces;
   }
 
   // Before the staging ends with the CTA.
@@ -99,15 +107,16 @@ class Output {
   }
 
   __device__ __forceinline__ std::uint32_t float_at(std::uint32_t piece, int token, int channel) const {
-    return piece + (channel / 32 * box_tokens_ + token) * 128 + ((channel % 32 * 4) ^ ((token & 7) << 4));
+    const int box = token / kBoxTokens * 2 + channel / 32, row = token % kBoxTokens;
+    return piece + box * kBoxBytes + row * 128 + ((channel % 32 * 4) ^ (row << 4));
   }
   __device__ __forceinline__ void put_float(std::uint32_t piece, int token, int channel, float v) const {
     asm volatile("st.shared.f32 [%0], %1;" ::"r"(float_at(piece, token, channel)), "f"(v) : "memory");
   }
 
   // For rows that the copy engine cannot write.
-  __device__ void store_elements(std::uint32_t piece, int m) const {
-    for (int i = thread_; i < box_tokens_ * 64; i += 128) {
+  __device__ void store_elements(std::uint32_t piece, int m, int tokens) const {
+    for (int i = thread_; i < tokens * 64; i += 128) {
       const int token = i / 64, channel = i % 64;
       if (m + token >= a_.M || n_ + channel >= a_.N) continue;
       char* row = static_cast<char*>(a_.y) + (m + token) * a_.y_stride;
@@ -127,8 +136,8 @@ class Output {
   const FloatWArguments& a_;
   const CUtensorMap& y_;
   std::uint32_t staging_;
-  int n_ = 0, box_tokens_, thread_;
-  int turn_ = 0;
+  int thread_;
+  int n_ = 0, turn_ = 0;
 };
 
 }  // namespace octavo::sm90

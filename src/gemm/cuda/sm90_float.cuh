@@ -33,29 +33,32 @@ struct FloatWgmma;
 #define OCTAVO_UP_TO_7(t) OCTAVO_UP_TO_5(t) ", %" t "6, %" t "7"
 #define OCTAVO_TEN(t) OCTAVO_UP_TO_7(t) ", %" t "8, %" t "9, "
 #define OCTAVO_60 OCTAVO_TEN("") OCTAVO_TEN("1") OCTAVO_TEN("2") OCTAVO_TEN("3") OCTAVO_TEN("4") OCTAVO_TEN("5")
-#define OCTAVO_120 OCTAVO_60 OCTAVO_TEN("6") OCTAVO_TEN("7") OCTAVO_TEN("8") OCTAVO_TEN("9") OCTAVO_TEN("10") OCTAVO_TEN("11")
+#define OCTAVO_120 \
+  OCTAVO_60 OCTAVO_TEN("6") OCTAVO_TEN("7") OCTAVO_TEN("8") OCTAVO_TEN("9") OCTAVO_TEN("10") OCTAVO_TEN("11")
 #define OCTAVO_D4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
 #define OCTAVO_D16(i) OCTAVO_D4(i), OCTAVO_D4((i) + 4), OCTAVO_D4((i) + 8), OCTAVO_D4((i) + 12)
 #define OCTAVO_D64(i) OCTAVO_D16(i), OCTAVO_D16((i) + 16), OCTAVO_D16((i) + 32), OCTAVO_D16((i) + 48)
 
 #define OCTAVO_WGMMA(type, name, n, names, a0, a1, a2, a3, b, p, ...)                                                       \
-  template <>                                                                                                             \
-  struct FloatWgmma<type, n> {                                                                                            \
+  template <>                                                                                                               \
+  struct FloatWgmma<type, n> {                                                                                              \
     __device__ __forceinline__ static void multiply(float (&d)[n / 2], const Fragment& a, std::uint64_t b_tile, bool add) { \
-      asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %" #p                                                            \
-                   ", 0;\n"                                                                                               \
-                   "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." name "." name " {" names "}, {%" #a0 ", %" #a1       \
-                   ", %" #a2 ", %" #a3 "}, %" #b ", add, 1, 1, 0;\n}"                                                     \
-                   : __VA_ARGS__                                                                                          \
-                   : "r"(a.pairs[0]), "r"(a.pairs[1]), "r"(a.pairs[2]), "r"(a.pairs[3]), "l"(b_tile),                     \
-                     "r"(static_cast<int>(add)));                                                                         \
-    }                                                                                                                     \
+      asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %" #p                                                              \
+                   ", 0;\n"                                                                                                 \
+                   "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." name "." name " {" names "}, {%" #a0 ", %" #a1         \
+                   ", %" #a2 ", %" #a3 "}, %" #b ", add, 1, 1, 0;\n}"                                                       \
+                   : __VA_ARGS__                                                                                            \
+                   : "r"(a.pairs[0]), "r"(a.pairs[1]), "r"(a.pairs[2]), "r"(a.pairs[3]), "l"(b_tile),                       \
+                     "r"(static_cast<int>(add)));                                                                           \
+    }                                                                                                                       \
   };
 #define OCTAVO_WGMMAS(type, name)                                                                                          \
   OCTAVO_WGMMA(type, name, 32, OCTAVO_TEN("") OCTAVO_UP_TO_5("1"), 16, 17, 18, 19, 20, 21, OCTAVO_D16(0))                  \
   OCTAVO_WGMMA(type, name, 64, OCTAVO_TEN("") OCTAVO_TEN("1") OCTAVO_TEN("2") "%30, %31", 32, 33, 34, 35, 36, 37,          \
                OCTAVO_D16(0), OCTAVO_D16(16))                                                                              \
   OCTAVO_WGMMA(type, name, 128, OCTAVO_60 OCTAVO_UP_TO_3("6"), 64, 65, 66, 67, 68, 69, OCTAVO_D64(0))                      \
+  OCTAVO_WGMMA(type, name, 192, OCTAVO_60 OCTAVO_TEN("6") OCTAVO_TEN("7") OCTAVO_TEN("8") OCTAVO_UP_TO_5("9"), 96, 97, 98, \
+               99, 100, 101, OCTAVO_D64(0), OCTAVO_D16(64), OCTAVO_D16(80))                                                \
   OCTAVO_WGMMA(type, name, 256, OCTAVO_120 OCTAVO_UP_TO_7("12"), 128, 129, 130, 131, 132, 133, OCTAVO_D64(0), OCTAVO_D64(64))
 OCTAVO_WGMMAS(__half, "f16")
 OCTAVO_WGMMAS(__nv_bfloat16, "bf16")

@@ -1,0 +1,313 @@
+// Every CUDA row of the kernel table for weight-only products against sums in fp64, with the bounds of docs/numerics.md,
+// over awkward shapes, strides, addresses and every format.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <iostream>
+#include <map>
+#include <optional>
+
+#include "core/cuda.h"
+#include "device_memory.h"
+#include "gemm/check.h"
+#include "gemm/kernels.h"
+#include "gemm/reference.h"
+#include "matrix.h"
+#include "quantize/reference.h"
+
+namespace octavo {
+namespace {
+
+using test::DeviceMatrix;
+using test::Matrix;
+using test::Quantized;
+using test::random_float;
+
+constexpr Device kGpu = {DeviceType::kCuda, 0};
+constexpr DType kFloats[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
+
+struct Case {
+  std::int64_t M = 0, N = 0, K = 0;
+  int bits = 8;
+  bool symmetric = true;
+  bool packed = false;
+  std::int64_t group = kPerChannel;
+  DType x = DType::kBFloat16, y = DType::kBFloat16;
+  std::optional<DType> bias;
+  std::int64_t x_gap = 0, w_gap = 0, y_gap = 0;           // elements from the end of a row to the next
+  std::int64_t x_offset = 0, w_offset = 0, y_offset = 0;  // bytes
+};
+
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << "M=" << c.M << " N=" << c.N << " K=" << c.K << ' ' << c.bits << " bits" << (c.packed ? " two a byte" : "")
+             << (c.symmetric ? "" : " with zero points") << " groups of " << c.group << ", " << to_string(c.x) << " to "
+             << to_string(c.y) << " bias " << (c.bias ? to_string(*c.bias) : "none") << " gaps " << c.x_gap << ',' << c.w_gap
+             << ',' << c.y_gap << " offsets " << c.x_offset << ',' << c.w_offset << ',' << c.y_offset;
+}
+
+// y* and Σ|x||ŵ| of every element, in fp64 from unrounded (q - z) · s.
+struct Exact {
+  std::vector<double> value, magnitude;
+
+  Exact(const Arguments& a, Parallel& pool)
+      : value(static_cast<std::size_t>(a.x.rows * a.w.q.rows)), magnitude(value.size()) {
+    const std::int64_t M = a.x.rows, N = a.w.q.rows, K = a.x.cols;
+    std::vector<double> x(static_cast<std::size_t>(M * K));
+    for (std::int64_t i = 0; i < M * K; ++i)
+      x[static_cast<std::size_t>(i)] = static_cast<double>(reference::element(a.x, i / K, i % K));
+    pool.run(0, N, 1, [&](std::int64_t begin, std::int64_t end) {
+      std::vector<double> w(static_cast<std::size_t>(K));
+      for (std::int64_t n = begin; n < end; ++n) {
+        for (std::int64_t k = 0; k < K; ++k) {
+          w[static_cast<std::size_t>(k)] =
+              static_cast<double>(reference::centered(a.w, n, k)) * static_cast<double>(reference::scale_at(a.w, n, k));
+        }
+        const double bias = a.bias.empty() ? 0 : static_cast<double>(reference::element(a.bias, 0, n));
+        for (std::int64_t m = 0; m < M; ++m) {
+          const double* row = x.data() + m * K;
+          double sum = bias, size = std::fabs(bias);
+          for (std::int64_t k = 0; k < K; ++k) {
+            const double product = row[k] * w[static_cast<std::size_t>(k)];
+            sum += product;
+            size += std::fabs(product);
+          }
+          value[static_cast<std::size_t>(m * N + n)] = sum;
+          magnitude[static_cast<std::size_t>(m * N + n)] = size;
+        }
+      }
+    });
+  }
+};
+
+// Half of the smallest number that an output can be apart from 0, and the relative error of one rounding.
+double tiny(DType dtype) { return dtype == DType::kFloat16 ? 0x1p-25 : 1e-30; }
+double unit(DType dtype) { return dtype == DType::kFloat16 ? 0x1p-11 : dtype == DType::kBFloat16 ? 0x1p-8 : 0x1p-24; }
+
+class CudaLinear : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (const Status ready = cuda::ready(kGpu); !ready.ok()) GTEST_SKIP() << ready.message();
+    for (const Kernel& kernel : kernel_table()) {
+      if (kernel.device != DeviceType::kCuda || kernel.op != Op::kLinear) continue;
+      if (const Status usable = kernel.usable(); usable.ok()) {
+        rows_.push_back(&kernel);
+      } else {
+        std::cout << kernel.name << ": " << usable.message() << '\n';
+      }
+    }
+    ASSERT_FALSE(rows_.empty());
+  }
+
+  void TearDown() override {
+    for (const Kernel* row : rows_) std::cout << row->name << " took " << taken_[row] << " of " << cases_ << " products\n";
+  }
+
+  // The operands of a case on the host; a product of all rows that take it, twice each, and what they may differ by.
+  void check(const Case& c) {
+    ++cases_;
+    const auto seed = static_cast<std::uint32_t>(cases_);
+    const WeightFormat format = {c.bits, c.symmetric, c.group};
+    Quantized w(format, c.N, c.K, c.packed);
+    ASSERT_TRUE(quantize(random_float(DType::kFloat32, c.N, c.K, seed).view(), {}, w.mut()).ok()) << c;
+    const Matrix x = random_float(c.x, c.M, c.K, seed + 1);
+    const Matrix bias = c.bias ? random_float(*c.bias, 1, c.N, seed + 2) : Matrix();
+    Matrix found(c.y, c.M, c.N), again(c.y, c.M, c.N);
+    Arguments a = {x.view(), {}, w.view(), c.bias ? bias.view() : MatrixView(), found.mut()};
+    const Exact exact(a, *pool_);
+
+    const DeviceMatrix dx(x.view(), c.x_gap, c.x_offset), dq(w.q.view(), c.w_gap, c.w_offset), ds(w.scale.view()),
+        dz(w.zero_point.view());
+    std::optional<DeviceMatrix> db;
+    if (c.bias) db.emplace(bias.view());
+    a.x = dx.view();
+    a.w = {format, dq.view(), ds.view(), c.symmetric ? MatrixView() : dz.view()};
+    if (c.bias) a.bias = db->view();
+    for (const Kernel* row : rows_) {
+      DeviceMatrix y(c.y, c.M, c.N, c.y_gap, c.y_offset);
+      a.y = y.mut();
+      ASSERT_TRUE(check_linear(a).ok()) << check_linear(a).message() << ' ' << c;
+      if (!row->refuses(problem_of(Op::kLinear, a)).empty()) continue;
+      if (row->name.ends_with("_reference") && c.M * c.N * c.K > std::int64_t{1} << 26) continue;
+      ++taken_[row];
+      for (Matrix* out : {&found, &again}) {
+        a.constant_w = out == &again;
+        const Status status = run_kernel(*row, a, serial());
+        ASSERT_TRUE(status.ok()) << row->name << ' ' << c << ": " << status.message();
+        ASSERT_TRUE(y.download(out->mut())) << row->name << " wrote outside y: " << c;
+      }
+      ASSERT_TRUE(found == again) << row->name << " gives other bits the second time: " << c;
+      compare(*row, c, exact, found.view());
+      if (HasFatalFailure()) return;
+    }
+  }
+
+  static void compare(const Kernel& row, const Case& c, const Exact& exact, const MatrixView& y) {
+    const double u = unit(c.y), sums = 0x1p-23 * (static_cast<double>(c.K) / 16 + 8);
+    double squared = 0, rounded_squared = 0;
+    Matrix once(c.y, 1, 1);
+    for (std::int64_t m = 0; m < c.M; ++m) {
+      for (std::int64_t n = 0; n < c.N; ++n) {
+        const double value = exact.value[static_cast<std::size_t>(m * c.N + n)];
+        const double error = std::fabs(static_cast<double>(reference::element(y, m, n)) - value);
+        const double bound =
+            u * std::fabs(value) + sums * exact.magnitude[static_cast<std::size_t>(m * c.N + n)] + tiny(c.y);
+        ASSERT_LE(error, bound) << row.name << " at [" << m << ", " << n << "] of " << c;
+        once.set(0, 0, static_cast<float>(value));
+        squared += error * error;
+        rounded_squared += std::pow(static_cast<double>(reference::element(once.view(), 0, 0)) - value, 2);
+      }
+    }
+    if (c.y == DType::kFloat32 || c.M * c.N < 1000) return;  // too few for a mean
+    ASSERT_LE(std::sqrt(squared), 1.05 * std::sqrt(rounded_squared)) << row.name << ' ' << c;
+  }
+
+  std::vector<const Kernel*> rows_;
+  std::map<const Kernel*, int> taken_;
+  int cases_ = 0;
+  std::unique_ptr<Parallel> pool_ = make_thread_pool();
+};
+
+std::int64_t gap_to_sixteen_bytes(DType dtype, std::int64_t cols) {
+  std::int64_t gap = 0;
+  while (row_bytes(dtype, cols) + row_bytes(dtype, gap) < (row_bytes(dtype, cols) + 15) / 16 * 16) ++gap;
+  return gap;
+}
+
+// Turns of everything that a case can vary in; shapes come from the caller.
+class Turns {
+ public:
+  Case next(std::int64_t M, std::int64_t N, std::int64_t K, bool aligned) {
+    constexpr std::int64_t kGroups[] = {kPerChannel, 128, 32, kPerTensor, 64, 96, 7, 160, 256};
+    constexpr int kBits[] = {8, 4, 8, 4, 3, 6, 4};
+    constexpr std::int64_t kOffsets[] = {0, 16, 0, 4, 0, 8}, kGaps[] = {0, 8, 1, 16, 3};
+    Case c;
+    c.M = M;
+    c.N = N;
+    c.K = K;
+    const auto pick = [&](const auto& values) { return values[random_() % std::size(values)]; };
+    c.bits = pick(kBits);
+    c.packed = c.bits <= 4 && random_() % 4 != 0;
+    c.symmetric = random_() % 2 == 0;
+    c.group = pick(kGroups);
+    if (c.packed && c.group == 7) c.group = 32;  // would begin in the middle of a byte
+    c.x = aligned ? kFloats[1 + random_() % 2] : pick(kFloats);
+    c.y = pick(kFloats);
+    if (random_() % 2 == 0) c.bias = pick(kFloats);
+    c.y_gap = random_() % 2 == 0 ? gap_to_sixteen_bytes(c.y, N) : pick(kGaps);
+    c.y_offset = random_() % 2 == 0 ? 0 : pick(kOffsets);
+    c.x_gap = aligned ? gap_to_sixteen_bytes(c.x, K) : pick(kGaps);
+    c.w_gap = aligned ? gap_to_sixteen_bytes(storage_dtype({c.bits, c.symmetric, c.group}, c.packed), K) : pick(kGaps) * 2;
+    if (!aligned) c.x_offset = pick(kOffsets);
+    if (!aligned) c.w_offset = pick(kOffsets);
+    return c;
+  }
+
+ private:
+  std::mt19937 random_{11};
+};
+
+TEST_F(CudaLinear, AwkwardShapes) {
+  Turns turns;
+  for (const std::int64_t M : {0, 1, 2, 7, 8, 9, 16, 17, 31, 33, 64, 65, 127, 129, 257}) {
+    for (const std::int64_t N : {1, 3, 8, 16, 63, 65, 128, 129, 200, 321}) {
+      for (const std::int64_t K : {1, 15, 16, 33, 64, 96, 130, 272, 515}) {
+        check(turns.next(M, N, K, true));
+        if (!HasFatalFailure() && (M + N + K) % 3 == 0) check(turns.next(M, N, K, false));
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+// Every format with both types of x, at each tile's number of tokens.
+TEST_F(CudaLinear, EveryFormat) {
+  Case c;
+  for (const std::int64_t M : {1, 5, 16, 24, 48, 100, 200}) {
+    for (const DType x : {DType::kFloat16, DType::kBFloat16}) {
+      for (const int bits : {8, 4}) {
+        for (const bool packed : {false, true}) {
+          if (packed && bits > 4) continue;
+          for (const bool symmetric : {true, false}) {
+            for (const std::int64_t group : {kPerTensor, kPerChannel, std::int64_t{32}, std::int64_t{64}, std::int64_t{96},
+                                             std::int64_t{128}, std::int64_t{384}}) {
+              c.M = M;
+              c.N = 264;
+              c.K = 1184;
+              c.x = c.y = x;
+              c.bits = bits;
+              c.packed = packed;
+              c.symmetric = symmetric;
+              c.group = group;
+              check(c);
+              if (HasFatalFailure()) return;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Shapes of models, at which every tile and division of K is chosen by some number of rows.
+TEST_F(CudaLinear, ShapesOfModels) {
+  Case c;
+  int turn = 0;
+  for (const auto& [N, K] : {std::pair{4096, 1024}, {1536, 576}, {576, 1536}, {512, 14336}, {6144, 512}}) {
+    for (const std::int64_t M : {1, 4, 16, 17, 32, 64, 96, 128, 256, 512, 1000}) {
+      if (M * N * K > std::int64_t{1} << 30) continue;
+      c.M = M;
+      c.N = N;
+      c.K = K;
+      c.bits = turn % 2 == 0 ? 8 : 4;
+      c.packed = c.bits == 4;
+      c.group = turn % 3 == 0 ? kPerChannel : turn % 3 == 1 ? 128 : 32;
+      c.symmetric = turn % 4 < 2;
+      c.x = c.y = turn % 5 < 3 ? DType::kBFloat16 : DType::kFloat16;
+      ++turn;
+      check(c);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+// One product alone an element, at the ends of the ranges: conversions are exact, and nothing is added.
+TEST_F(CudaLinear, IsExactWhereOneProductIs) {
+  constexpr std::int64_t K = 256, N = 256, M = 40;
+  for (const DType x_dtype : {DType::kFloat16, DType::kBFloat16}) {
+    for (const bool packed : {false, true}) {
+      for (const bool symmetric : {true, false}) {
+        Quantized w({packed ? 4 : 8, symmetric, kPerChannel}, N, K, packed);
+        for (std::int64_t n = 0; n < N; ++n) {
+          for (std::int64_t k = 0; k < w.q.view().stride; ++k) {
+            w.q.mut().row<std::uint8_t>(n)[k] = static_cast<std::uint8_t>(packed ? (n + k) * 17 : n + k);
+          }
+          w.scale.set(n, 0, 0.5f);
+          if (!symmetric) *w.zero_point.mut().row<std::uint8_t>(n) = static_cast<std::uint8_t>(packed ? n % 16 : n);
+        }
+        Matrix x(x_dtype, M, K);
+        for (std::int64_t m = 0; m < M; ++m) {
+          for (std::int64_t k = 0; k < K; ++k) x.set(m, k, k == (m * 37) % K ? 2.0f : 0.0f);
+        }
+        const DeviceMatrix dx(x.view()), dq(w.q.view()), ds(w.scale.view()), dz(w.zero_point.view());
+        for (const Kernel* row : rows_) {
+          Matrix found(DType::kFloat32, M, N);
+          DeviceMatrix y(DType::kFloat32, M, N);
+          const Arguments a = {
+              dx.view(), {}, {w.format, dq.view(), ds.view(), symmetric ? MatrixView() : dz.view()}, {}, y.mut()};
+          if (!row->refuses(problem_of(Op::kLinear, a)).empty()) continue;
+          ASSERT_TRUE(run_kernel(*row, a, serial()).ok());
+          ASSERT_TRUE(y.download(found.mut())) << row->name;
+          for (std::int64_t m = 0; m < M; ++m) {
+            for (std::int64_t n = 0; n < N; ++n) {
+              ASSERT_EQ(found.view().row<float>(m)[n], reference::centered(w.view(), n, (m * 37) % K))
+                  << row->name << ' ' << m << ' ' << n << (packed ? " two a byte" : "") << (symmetric ? "" : " zero points");
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace octavo
