@@ -40,6 +40,7 @@ Status Product::run_with(const Weight& w, Parallel& parallel) const {
     case Op::kLinear:
       return linear(x, w, {}, y_, parallel);
     case Op::kScaledMm:
+    case Op::kLinearW8A8:
       return linear_w8a8(x, w, {}, y_, parallel);
     case Op::kLinearW4A8:
       return linear_w4a8(x, w, {}, y_, parallel);

@@ -35,6 +35,8 @@ Status check(Op op, const Arguments& a) {
       return check_linear_w4a8(a);
     case Op::kLinearLlmInt8:
       return check_linear_llm_int8(a);
+    case Op::kLinearW8A8:
+      return check_linear_w8a8(a);
   }
   return {};
 }

@@ -346,11 +346,27 @@ __device__ __forceinline__ void copy_x(const DecodeArguments& a, std::uint8_t* t
 inline constexpr int kQuantizedVectors = 8;
 inline constexpr int kMostToQuantize = kQuantizedVectors * 8 * 32 * kMaxWarps / 2;
 
+// Four of a token's values, from two pairs of bits.
+template <class Source, class Round>
+__device__ __forceinline__ unsigned four_of(unsigned a, unsigned b, const Round& round) {
+  const auto at = [&](unsigned bits) { return round(cuda::Element<Source>::value(bits)); };
+  return cuda::lowest_bytes(at(a & 0xffff), at(a >> 16), at(b & 0xffff), at(b >> 16));
+}
+
+// For scales so small or large that an estimated quotient cannot be corrected.
+template <class Source>
+__device__ __noinline__ uint2 quantize_by_division(uint4 v, float scale) {
+  const auto round = [scale](float x) { return cuda::nearest(exact::div(x, scale)); };
+  return {four_of<Source>(v.x, v.y, round), four_of<Source>(v.z, v.w, round)};
+}
+
 template <class Kind>
 __device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_t* to, float* scales) {
-  using Source = cuda::Element<typename Kind::Source>;
+  using Source = typename Kind::Source;
+  using Element = cuda::Element<Source>;
   const int threads = a.warps * 32, vectors = a.K / 8, all = a.M * vectors, pitch = Kind::x_pitch(a.blocks);
-  auto* largest = reinterpret_cast<unsigned*>(scales + kMaxTokens);
+  float* reciprocals = scales + kMaxTokens;
+  auto* largest = reinterpret_cast<unsigned*>(reciprocals);  // before
   const auto token_of = [&](int at) { return a.M == 1 ? 0 : a.by_vectors.divide(at); };
   if (threadIdx.x < kMaxTokens) largest[threadIdx.x] = 0;
   uint4 v[kQuantizedVectors];
@@ -367,11 +383,12 @@ __device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_
 #pragma unroll
   for (int i = 0; i < kQuantizedVectors; ++i) {
     if (i * threads >= all) break;
-    const int at = static_cast<int>(threadIdx.x) + i * threads, token = min(token_of(at), a.M - 1);
+    const int token = min(token_of(static_cast<int>(threadIdx.x) + i * threads), a.M - 1);
     const unsigned pairs =
         __vmaxu2(__vmaxu2(v[i].x & 0x7fff7fffu, v[i].y & 0x7fff7fffu), __vmaxu2(v[i].z & 0x7fff7fffu, v[i].w & 0x7fff7fffu));
     const unsigned magnitude = max(pairs & 0xffff, pairs >> 16);
-    if (__match_any_sync(~0u, token) == ~0u) {
+    const int first = __shfl_sync(~0u, token, 0);
+    if (__all_sync(~0u, token == first)) {
       const unsigned of_warp = __reduce_max_sync(~0u, magnitude);
       if (threadIdx.x % 32 == 0) atomicMax(&largest[token], of_warp);
     } else {
@@ -379,22 +396,27 @@ __device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_
     }
   }
   __syncthreads();
+  if (static_cast<int>(threadIdx.x) < a.M) {
+    const unsigned bits = largest[threadIdx.x];
+    const bool finite = bits < Element::kInfinity;
+    const float scale = finite ? cuda::activation_scale(Element::value(bits)) : __uint_as_float(cuda::kNaN);
+    scales[threadIdx.x] = scale;
+    reciprocals[threadIdx.x] = exact::div(1.0f, scale);
+  }
+  __syncthreads();
 #pragma unroll
   for (int i = 0; i < kQuantizedVectors; ++i) {
     const int at = static_cast<int>(threadIdx.x) + i * threads, token = token_of(at);
     if (at >= all) break;
-    const bool finite = largest[token] < Source::kInfinity;
-    const cuda::DynamicRounding<typename Kind::Source> rounding(finite ? Source::value(largest[token]) : 0.0f);
-    if (at == token * vectors) scales[token] = finite ? rounding.scale() : __uint_as_float(cuda::kNaN);
-    uint2 q = {0, 0};
-    rounding.with([&](const auto& round) {
-      const auto four = [&](unsigned a_, unsigned b_) {
-        const auto at_ = [&](unsigned bits) { return round(Source::value(bits)); };
-        return cuda::lowest_bytes(at_(a_ & 0xffff), at_(a_ >> 16), at_(b_ & 0xffff), at_(b_ >> 16));
-      };
-      q = {four(v[i].x, v[i].y), four(v[i].z, v[i].w)};
-    });
-    if (!finite) q = {0, 0};
+    const float scale = scales[token];
+    const cuda::Quotient<1> quotient(scale, reciprocals[token]);
+    uint2 q = {0, 0};  // of a row with a NaN or Inf, whose scale is NaN
+    if (quotient.corrects()) {
+      const auto round = [&](float x) { return cuda::nearest(quotient.corrected(x)); };
+      q = {four_of<Source>(v[i].x, v[i].y, round), four_of<Source>(v[i].z, v[i].w, round)};
+    } else if (scale == scale) {
+      q = quantize_by_division<Source>(v[i], scale);
+    }
     *reinterpret_cast<uint2*>(to + token * pitch + (at - token * vectors) * 8) = q;
   }
 }

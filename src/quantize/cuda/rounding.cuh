@@ -54,7 +54,8 @@ __device__ __forceinline__ unsigned nearest(float x) { return exact::bits(exact:
 // their largest magnitude gives, the first time is enough (tested for every value).
 template <int kCorrections>
 struct Quotient {
-  __device__ explicit Quotient(float s) : scale(s), reciprocal(exact::div(1.0f, s)) {}
+  __device__ explicit Quotient(float s) : Quotient(s, exact::div(1.0f, s)) {}
+  __device__ Quotient(float s, float reciprocal_of_s) : scale(s), reciprocal(reciprocal_of_s) {}
 
   // Whether no step of a correction leaves the normal numbers; else x has to be divided.
   __device__ bool corrects() const { return scale >= 0x1p-60f && scale <= 0x1p60f; }
