@@ -252,7 +252,7 @@ class Blocks {
     }
     float part[kTokenTiles][2][4] = {};
     slabs<kUnit * Kind::kFlush, (kUnit + 1) * Kind::kFlush>(product, low, high, x_block, part);
-    const float scale = parameters.scale[kUnit / 2] * P::kUnit;
+    const float scale = parameters.scale[kUnit / 2];
     const float scales[2] = {__shfl_sync(~0u, scale, from), __shfl_sync(~0u, scale, from + 8)};
 #pragma unroll
     for (int j = 0; j < kTokenTiles; ++j) {
@@ -451,7 +451,7 @@ __device__ __forceinline__ void reduce(const DecodeArguments& a, int tile, const
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int row = min(n + i * 8, a.N - 1);
-      if constexpr (Kind::kFlush == 0) w_scale[i] = cuda::w_scale_at(a.epilogue, row) * P::kUnit;
+      if constexpr (Kind::kFlush == 0) w_scale[i] = cuda::w_scale_at(a.epilogue, row);
       if (a.epilogue.bias != nullptr) bias[i] = cuda::bias_at(a.epilogue, row);
       if constexpr (Kind::kInteger) {
 #pragma unroll

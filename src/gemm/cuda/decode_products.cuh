@@ -45,30 +45,29 @@ __device__ __forceinline__ std::uint32_t and_or(std::uint32_t a, std::uint32_t b
   return a;
 }
 
-// A channel's weights as pairs of X, and its zero point in the form that subtracts fastest. Every value is exact: bfloat16
-// holds integers up to 256; in float16 they are subnormal numbers, multiples of 2^-24, which is what kUnit makes up for.
+// A channel's weights as pairs of X, and its zero point in the form that subtracts fastest. Every value is exact: integers
+// up to 2048 are in float16, up to 256 in bfloat16. (Subnormal float16, which would save the addition of 1024, is not: a
+// tensor core aligns products by the exponents of their factors, and loses what is below.)
 template <class X, int kBits>
 struct Weights;
 
 // int8, or uint8 with its zero point: bytes q and q ^ 0x80 are the same number apart from 128.
 template <>
 struct Weights<__half, 8> {
-  static constexpr float kUnit = 0x1p24f;
   std::uint32_t flip = 0x80808080u;  // of int8; 0 of uint8
-  std::uint32_t bias = 0x00800080u;  // the zero point of the flipped byte, twice: 128, of int8
+  std::uint32_t bias = 0x64806480u;  // 1024 + the zero point of the flipped byte, twice: 128, of int8
   __device__ void set_zero_point(std::uint32_t z) {
     flip = 0;
-    bias = z * 0x10001u;
+    bias = (0x6400u | z) * 0x10001u;
   }
   __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
     q ^= flip;
-    w[0] = subtract(__half(), __byte_perm(q, 0, 0x4140), bias);
-    w[1] = subtract(__half(), __byte_perm(q, 0, 0x4342), bias);
+    w[0] = subtract(__half(), __byte_perm(q, 0x64646464u, 0x4140), bias);  // 1024 + q
+    w[1] = subtract(__half(), __byte_perm(q, 0x64646464u, 0x4342), bias);
   }
 };
 template <>
 struct Weights<__nv_bfloat16, 8> {
-  static constexpr float kUnit = 1;
   std::uint32_t flip = 0;  // of int8; 0x80 a byte of uint8
   std::uint32_t bias = 0;  // the zero point less 128 of uint8, twice
   bool zeros = false;
@@ -112,29 +111,27 @@ __device__ __forceinline__ uint4 part_of(const std::uint8_t* from, int bytes) {
 // Eight nibbles e0 … e7 as the pairs (e0, e4), (e1, e5), (e2, e6), (e3, e7). The zero point of int4 is 8.
 template <>
 struct Weights<__half, 4> {
-  static constexpr float kUnit = 0x1p24f;
-  std::uint32_t bias = 0x00080008u;      // z
-  std::uint32_t negative = 0x80088008u;  // -z
+  std::uint32_t bias = 0x64086408u;    // 1024 + z
+  std::uint32_t bias16 = 0xd480d480u;  // -(64 + z)
   __device__ void set_zero_point(std::uint32_t z) {
-    bias = z * 0x10001u;
-    negative = bias | 0x80008000u;
+    bias = (0x6400u | z) * 0x10001u;
+    bias16 = (0xd400u | z << 4) * 0x10001u;
   }
   __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
     const std::uint32_t high = q >> 8;
-    w[0] = subtract(__half(), q & 0x000f000fu, bias);
-    w[1] = sixteenth(q & 0x00f000f0u);
-    w[2] = subtract(__half(), high & 0x000f000fu, bias);
-    w[3] = sixteenth(high & 0x00f000f0u);
+    w[0] = subtract(__half(), and_or(q, 0x000f000fu, 0x64006400u), bias);
+    w[1] = sixteenth(and_or(q, 0x00f000f0u, 0x64006400u));
+    w[2] = subtract(__half(), and_or(high, 0x000f000fu, 0x64006400u), bias);
+    w[3] = sixteenth(and_or(high, 0x00f000f0u, 0x64006400u));
   }
-  // 16 e / 16 - z
+  // (1024 + 16 e) / 16 - (64 + z)
   __device__ std::uint32_t sixteenth(std::uint32_t v) const {
-    asm("fma.rn.f16x2 %0, %0, %1, %2;" : "+r"(v) : "r"(0x2c002c00u), "r"(negative));
+    asm("fma.rn.f16x2 %0, %0, %1, %2;" : "+r"(v) : "r"(0x2c002c00u), "r"(bias16));
     return v;
   }
 };
 template <>
 struct Weights<__nv_bfloat16, 4> {
-  static constexpr float kUnit = 1;
   std::uint32_t bias = 0x43084308u;  // 128 + z
   __device__ void set_zero_point(std::uint32_t z) { bias = (0x4300u | z) * 0x10001u; }
   __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
@@ -148,8 +145,7 @@ struct Weights<__nv_bfloat16, 4> {
 template <class X, int kBits>
 struct Product {
   using Sum = float;
-  static constexpr float kUnit = Weights<X, kBits>::kUnit;  // sums are in units of 1 / kUnit
-  Weights<X, kBits> low, high;                              // of channels g and g + 8
+  Weights<X, kBits> low, high;  // of channels g and g + 8
 
   template <int kTokenTiles>
   __device__ void slab(float (&d)[kTokenTiles][2][4], const std::uint32_t* q_low, const std::uint32_t* q_high,
@@ -175,7 +171,6 @@ struct Product {
 template <>
 struct Product<std::int8_t, 8> {
   using Sum = std::int32_t;
-  static constexpr float kUnit = 1;
 
   template <int kTokenTiles>
   __device__ void slab(std::int32_t (&d)[kTokenTiles][2][4], const std::uint32_t* low, const std::uint32_t* high,
