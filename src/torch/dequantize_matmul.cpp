@@ -19,7 +19,7 @@ constexpr int64_t kCudaBlockElements = 1 << 26;  // 256 MiB
 
 // On Hopper, sums of groups cost the kernel more than it costs to round all weights to 16 bits once and to multiply those,
 // from so many tokens on (measured on an H200); up to 512 MiB of them.
-constexpr int64_t kManyTokens = 1024;
+constexpr int64_t kManyTokens = 1536;
 constexpr int64_t kMaxRounded = 1 << 28;  // weights
 
 // y = sums + bias, rounded to y's type.

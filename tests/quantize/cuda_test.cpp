@@ -190,6 +190,31 @@ TEST_F(CudaQuantize, WeightsOfAnyFormat) {
   }
 }
 
+// Rows that are read and written 16 bytes at a time.
+TEST_F(CudaQuantize, DequantizesAlignedRows) {
+  for (const std::int64_t K : {8, 64, 2056, 4096}) {
+    for (const std::int64_t group : {kPerTensor, kPerChannel, std::int64_t{32}, std::int64_t{128}}) {
+      for (const int bits : {8, 4}) {
+        for (const bool symmetric : {true, false}) {
+          for (const DType dtype : {DType::kFloat16, DType::kBFloat16}) {
+            const WeightFormat format = {bits, symmetric, group};
+            test::Quantized w(format, 5, K, bits == 4);
+            ASSERT_TRUE(quantize(test::random_float(DType::kFloat32, 5, K, 3).view(), {}, w.mut()).ok());
+            Matrix expected(dtype, 5, K), found(dtype, 5, K);
+            ASSERT_TRUE(dequantize(w.view(), expected.mut(), *pool_).ok());
+            const DeviceMatrix dq(w.q.view()), ds(w.scale.view()), dz(w.zero_point.view());
+            DeviceMatrix out(dtype, 5, K);
+            const QuantizedWeight weight = {format, dq.view(), ds.view(), symmetric ? MatrixView() : dz.view()};
+            ASSERT_TRUE(dequantize(weight, out.mut(), Stream{}).ok());
+            EXPECT_TRUE(out.download(found.mut()));
+            ASSERT_TRUE(found == expected) << bits << " bits, groups of " << group << ", K=" << K;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_F(CudaQuantize, SlicesThatAreNotFiniteSaySoInTheirScale) {
   Matrix w = test::random_float(DType::kFloat32, 4, 64, 1);
   w.set(1, 40, NAN);

@@ -15,12 +15,11 @@ struct FloatWArguments {
   void* y;
   std::int64_t y_stride;  // bytes
   DType y_dtype;
-  bool y_by_copy_engine;     // its map is valid: y, its rows and their lengths are multiples of 16 bytes
-  int stages;                // of the ring
-  int x_box;                 // rows of x that a stage holds
-  int split;                 // CTAs, a cluster, among which the K of a tile is divided
-  int first_tile, end_tile;  // of y that this launch makes, in the order in which they are walked
-  int group_m;               // tiles of tokens that are walked together, so that their boxes stay in the second-level cache
+  bool y_by_copy_engine;  // its map is valid: y, its rows and their lengths are multiples of 16 bytes
+  int stages;             // of the ring
+  int x_box;              // rows of x that a stage holds
+  int split;              // CTAs, a cluster, among which the K of a tile is divided
+  int group_m;            // tiles of tokens that are walked together, so that their boxes stay in the second-level cache
   bool constant_w;
   cuda::Rows<const float> scale;              // a row a channel, or one in all
   cuda::Rows<const std::uint8_t> zero_point;  // the same; no data: `zero` everywhere

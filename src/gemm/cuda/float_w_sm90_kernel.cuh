@@ -47,8 +47,6 @@ struct FloatW {
   static constexpr int kBatches = kTokens > 128 ? 4 : 1;
   // Tokens whose sums of a period are held beside those of the tile.
   static constexpr int kPart = kTokens < 64 ? kTokens : 64;
-  // Whether warpgroups take turns with their products: one scales while the other's are under way, not both at once.
-  static constexpr bool kTurns = kPeriod > 0 && kTokens > 64;
   static constexpr int kPieces = kTokens > 128 ? 4 : 2;
 };
 
@@ -89,8 +87,7 @@ class FloatWTiles {
       : rows_((a.M + F::kTokens - 1) / F::kTokens),
         columns_((a.N + kChannels - 1) / kChannels),
         group_m_(a.group_m),
-        index_(a.first_tile + static_cast<int>(blockIdx.x) / a.split),
-        end_tile_(a.end_tile),
+        index_(static_cast<int>(blockIdx.x) / a.split),
         step_(static_cast<int>(gridDim.x) / a.split) {
     constexpr int kUnitK = F::kUnit * F::kBlockK;
     const int units = (a.K + kUnitK - 1) / kUnitK, part = static_cast<int>(blockIdx.x) % a.split;
@@ -100,7 +97,7 @@ class FloatWTiles {
 
   // The next tile's first token and channel. They go down group_m_ tiles, then right.
   __device__ bool next(int& m, int& n) {
-    if (index_ >= end_tile_) return false;
+    if (index_ >= rows_ * columns_) return false;
     const int first = index_ / (group_m_ * columns_) * group_m_;
     const int height = min(rows_ - first, group_m_);
     const int rest = index_ - first * columns_;
@@ -114,7 +111,7 @@ class FloatWTiles {
   __device__ int end() const { return end_; }
 
  private:
-  int rows_, columns_, group_m_, index_, end_tile_, step_, begin_, end_;
+  int rows_, columns_, group_m_, index_, step_, begin_, end_;
 };
 
 // A place in the ring, and how often it has come round (modulo 2).
@@ -303,7 +300,6 @@ __device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const 
 #pragma unroll
       for (int part = 0; part < F::kTokens / kPart; ++part) {
         float partial[kPart / 2];
-        if constexpr (F::kTurns) meet(kTurn + warpgroup, 256);
         wgmma_fence();
 #pragma unroll
         for (int i = 0; i < kPeriod; ++i) {
@@ -313,7 +309,6 @@ __device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const 
           FloatWgmma<typename F::X, kPart>::multiply(partial, fragments[i], at + (part * kPart * 128 >> 4), i > 0);
         }
         wgmma_commit();
-        if constexpr (F::kTurns) announce(kTurn + 1 - warpgroup, 256);
         wgmma_wait<0>();
         fence_registers(partial);
 #pragma unroll
@@ -386,7 +381,6 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
   int m, n;
   if (!a.constant_w) ptx::wait_for_predecessor();
   Output<F, kFloat32> out(a, y, shared.staging + warpgroup * F::kPieces * kPieceBytes);
-  if (F::kTurns && warpgroup == 1) announce(kTurn, 256);  // the first turn is warpgroup 0's
   while (tiles.next(m, n)) {
     const int channels = n + warpgroup * 64, channel = channels + thread / 32 * 16 + thread % 32 / 4;
     Groups groups(a, channel, channel + 8, tiles.begin() * F::kBlockK);
@@ -412,7 +406,6 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
       store_shared_sums<F>(a, shared, sums, out, scaling, m, rank);
     }
   }
-  if (F::kTurns && warpgroup == 0) meet(kTurn, 256);  // barriers are left as they were found
   ptx::wait_for_predecessor();
   out.finish();
 }

@@ -12,11 +12,11 @@
 
 namespace octavo::sm90 {
 
-// How y is divided: into tiles of so many tokens by kChannels. All SMs take whole tiles, round by round; the K of those
-// that are left, too few for a round, is divided among so many CTAs each.
+// How y is divided: into tiles of so many tokens by kChannels; and among how many CTAs the K of a tile, where there are so
+// few tiles that SMs would be idle.
 struct FloatWTile {
   int tokens;
-  int rest_split;
+  int split;
 };
 
 inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
@@ -29,9 +29,10 @@ inline int clusters_at_once(int ctas, int num_sms) {
 }
 
 template <class F>
-void launch_float_w(const Arguments& a, FloatWArguments s, int rest_split) {
+void launch_float_w(const Arguments& a, FloatWArguments s, int split) {
   using Shared = FloatWShared<F>;
   const cuda::Gpu* gpu = *cuda::gpu(a.x.device);
+  s.split = split;
   s.group_m = std::max(1, 2048 / F::kTokens);
   s.x_box = std::min(F::kTokens, ceil_div(s.M, 8) * 8);
   s.stages = 1;
@@ -45,36 +46,27 @@ void launch_float_w(const Arguments& a, FloatWArguments s, int rest_split) {
       !cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {128 / element_bytes, kBoxTokens, 128}, y)) {
     return;
   }
-  const auto launch = [&](int first, int end, int split) {
-    if (first == end) return;
-    s.first_tile = first;
-    s.end_tile = end;
-    s.split = split;
-    const int ctas = split > 1 ? (end - first) * split : std::min(end - first, gpu->num_sms);
-    cuda::launch(float_w_kernel<F>, dim3(static_cast<unsigned>(ctas)), dim3(384),
-                 static_cast<std::size_t>(Shared::bytes(s.x_box, s.stages)), a.stream,
-                 {.cluster = dim3(static_cast<unsigned>(split))}, s, x, w, y);
-  };
   const int tiles = ceil_div(s.M, F::kTokens) * ceil_div(s.N, kChannels);
-  const int whole = rest_split > 1 ? tiles / gpu->num_sms * gpu->num_sms : tiles;
-  launch(0, whole, 1);
-  launch(whole, tiles, rest_split);
+  const int ctas = split > 1 ? tiles * split : std::min(tiles, gpu->num_sms);
+  cuda::launch(float_w_kernel<F>, dim3(static_cast<unsigned>(ctas)), dim3(384),
+               static_cast<std::size_t>(Shared::bytes(s.x_box, s.stages)), a.stream,
+               {.cluster = dim3(static_cast<unsigned>(split))}, s, x, w, y);
 }
 
 template <class X, Storage kStorage, int kPeriod>
 void launch_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
   switch (tile.tokens) {
     case 32:
-      return launch_float_w<FloatW<X, kStorage, 32, kPeriod>>(a, s, tile.rest_split);
+      return launch_float_w<FloatW<X, kStorage, 32, kPeriod>>(a, s, tile.split);
     case 64:
-      return launch_float_w<FloatW<X, kStorage, 64, kPeriod>>(a, s, tile.rest_split);
+      return launch_float_w<FloatW<X, kStorage, 64, kPeriod>>(a, s, tile.split);
     case 128:
-      return launch_float_w<FloatW<X, kStorage, 128, kPeriod>>(a, s, tile.rest_split);
+      return launch_float_w<FloatW<X, kStorage, 128, kPeriod>>(a, s, tile.split);
     case 192:
-      if constexpr (kPeriod == 0) launch_float_w<FloatW<X, kStorage, 192, 0>>(a, s, tile.rest_split);
+      if constexpr (kPeriod == 0) launch_float_w<FloatW<X, kStorage, 192, 0>>(a, s, tile.split);
       return;
     default:
-      return launch_float_w<FloatW<X, kStorage, 256, kPeriod>>(a, s, tile.rest_split);
+      return launch_float_w<FloatW<X, kStorage, 256, kPeriod>>(a, s, tile.split);
   }
 }
 
@@ -119,18 +111,15 @@ inline FloatWTile choose(int M, int N, int K, bool grouped, int num_sms) {
     int tokens;
     double channels, groups;  // cycles of 64 along K, with one scale a channel and with groups
   };
-  constexpr Cost kCosts[] = {{32, 320, 390}, {64, 340, 450}, {128, 600, 690}, {192, 810, 1e9}, {256, 1060, 1340}};
-  constexpr double kSecondLaunch = 3000;
+  constexpr Cost kCosts[] = {{32, 320, 390}, {64, 400, 450}, {128, 600, 690}, {192, 810, 1e9}, {256, 1060, 1340}};
   FloatWTile best = {};
   double least = 1e30;
   for (const Cost& cost : kCosts) {
     const double products = (grouped ? cost.groups : cost.channels) * ceil_div(K, 64), end = 1500 + 18 * cost.tokens;
-    const int tiles = ceil_div(M, cost.tokens) * ceil_div(N, kChannels), rounds = tiles / num_sms, rest = tiles % num_sms;
-    for (int split = 1; split <= 4; ++split) {
-      if (rest > clusters_at_once(split, num_sms)) continue;
-      double cycles = rounds * (products + end);
-      if (rest > 0) cycles += products / split + end;
-      if (rest > 0 && split > 1) cycles += split * (800 + 9 * cost.tokens) + (rounds > 0 ? kSecondLaunch : 0);
+    const int tiles = ceil_div(M, cost.tokens) * ceil_div(N, kChannels);
+    for (int split = 1; split == 1 || (split <= 4 && tiles <= clusters_at_once(split, num_sms)); ++split) {
+      const double together = split > 1 ? split * (800 + 9 * cost.tokens) : 0;
+      const double cycles = ceil_div(tiles, num_sms / split) * (products / split + end) + together;
       if (cycles < least) least = cycles, best = {cost.tokens, split};
     }
   }

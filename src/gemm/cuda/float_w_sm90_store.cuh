@@ -16,15 +16,11 @@ __host__ __device__ constexpr int piece_tokens(int element_bytes) { return eleme
 inline constexpr int kBoxTokens = 8;
 inline constexpr int kBoxBytes = kBoxTokens * 128;
 
-// Barriers: kOwn + w is warpgroup w's own, kBoth one of both, kTurn + w where warpgroup w waits for its turn.
-enum Meeting { kOwn = 1, kBoth = 3, kTurn = 4 };
+// Barriers: kOwn + w is warpgroup w's own, kBoth one of both.
+enum Meeting { kOwn = 1, kBoth = 3 };
 __device__ __forceinline__ void meet(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
-__device__ __forceinline__ void announce(int barrier, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
-
 // Scale and bias of a thread's two channels.
 struct ChannelScaling {
   float scale[2], bias[2];
