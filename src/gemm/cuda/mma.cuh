@@ -22,11 +22,6 @@ __device__ inline void copy16_async(std::uint32_t target, const void* source, bo
       : "memory");
 }
 
-// The first `bytes` of them from `source`, zeros behind. Reads no more than that.
-__device__ inline void copy16_async_part(std::uint32_t target, const void* source, int bytes) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(bytes) : "memory");
-}
-
 // Four bytes: the first `bytes` from `source`, zeros behind them. Reads no more than that.
 __device__ inline void copy4_async(std::uint32_t target, const void* source, int bytes) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(target), "l"(source), "r"(bytes) : "memory");

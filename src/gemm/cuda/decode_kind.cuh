@@ -1,0 +1,98 @@
+// What the parts of decode.cuh agree on: what is multiplied, in which pieces, and where these stand in shared memory.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "gemm/cuda/epilogue.cuh"
+
+namespace octavo::decode {
+
+inline constexpr int kMaxWarps = 16;
+inline constexpr int kMaxTokens = 16;
+inline constexpr int kChannels = 16;   // of a tile
+inline constexpr int kBlockRow = 128;  // bytes of a channel in a block: as many as the copy engine swizzles together
+inline constexpr int kBlockBytes = kChannels * kBlockRow;
+inline constexpr int kSlabBytes = 64;  // of a token
+
+// n / divisor for n below 2^31 / divisor.
+struct Divisor {
+  unsigned reciprocal;
+  Divisor() = default;
+  explicit Divisor(unsigned divisor)
+      : reciprocal(static_cast<unsigned>(((std::uint64_t{1} << 31) + divisor - 1) / divisor)) {}
+#if defined(__CUDACC__)
+  __device__ __forceinline__ int divide(int n) const { return static_cast<int>(__umulhi(2 * n, reciprocal)); }
+#endif
+};
+
+// Scales and zero points of a weight that has groups, or zero points; per channel or tensor, one group as long as K.
+struct Groups {
+  const float* scale;
+  std::int64_t scale_stride;       // elements from a channel to the next; 0 per tensor
+  const std::uint8_t* zero_point;  // nullptr: none
+  std::int64_t zero_point_stride;
+  Divisor size;
+  int last;  // of a channel
+};
+
+struct DecodeArguments {
+  int M, N, K;
+  const void* x;
+  std::int64_t x_stride;  // bytes
+  void* y;
+  std::int64_t y_stride;  // bytes
+  DType y_dtype;
+  cuda::Epilogue epilogue;
+  Groups groups;  // where kFlush > 0
+  bool constant_w;
+  int warps;    // of a CTA
+  int stages;   // of a warp's ring
+  int buffers;  // of tiles' sums, a power of two
+  int blocks;   // of a tile
+  Divisor by_blocks;
+  Divisor by_vectors;  // of x, where it is quantized
+};
+
+// What a kernel multiplies: x of type X, which comes as Source, as it is or of 16 bits to be quantized; kBits of a weight;
+// kFlush slabs from one group's sums to the next, 0 where all of K has one scale; up to kTokenTiles times 8 tokens.
+template <class X_, int kBits_, int kFlush_, int kTokenTiles_, class Source_ = X_>
+struct Kind {
+  using X = X_;
+  using Source = Source_;
+  static constexpr bool kQuantizes = !std::is_same_v<X, Source>;
+  static constexpr int kBits = kBits_, kFlush = kFlush_, kTokenTiles = kTokenTiles_;
+  static constexpr bool kInteger = sizeof(X) == 1;
+  static constexpr int kBlockK = kBlockRow * 8 / kBits;
+  static constexpr int kSlabK = kSlabBytes / static_cast<int>(sizeof(X));
+  static constexpr int kSlabs = kBlockK / kSlabK;  // of a block
+  static constexpr int kUnits = kFlush == 0 ? 1 : kSlabs / kFlush;
+  static constexpr int kWords = kSlabK * kBits / 128;  // of a channel in a slab, of which a thread has so many
+  // A thread reads 16 bytes of a channel at a time, those of so many slabs: what it multiplies as slab i of them is its i-th
+  // part. Where groups are as short as a slab, it reads one slab's.
+  static constexpr int kTogether = kFlush == 1 ? 1 : 4 / kWords;
+  // Bytes of a channel that a thread reads at a time.
+  static constexpr int kRead = 4 * kWords * kTogether;
+  __host__ __device__ static int blocks(int K) { return (K + kBlockK - 1) / kBlockK; }
+  // Bytes from a token to the next in shared memory: such that two of them read together touch different banks.
+  __host__ __device__ static int x_pitch(int blocks) { return (blocks * kSlabs * kSlabBytes + 127) / 128 * 128 + 64; }
+};
+
+// Shared memory, in bytes from a multiple of the swizzle's pattern.
+template <class Kind>
+struct Shared {
+  static constexpr int kPattern = 1024;
+  int sums_bytes;  // of a warp: by rows of a product, two tokens together
+  int barriers, scales, sums, x, bytes;
+
+  __host__ __device__ explicit Shared(const DecodeArguments& a) {
+    sums_bytes = kChannels * ((a.M + 1) / 2 * 2) * 4;
+    barriers = a.warps * a.stages * kBlockBytes;
+    scales = barriers + (a.warps * a.stages + 2 * a.buffers) * 8;  // of tokens quantized here, and their magnitudes
+    sums = (scales + (Kind::kQuantizes ? 8 * kMaxTokens : 0) + 127) / 128 * 128;
+    x = sums + a.buffers * a.warps * sums_bytes;
+    bytes = kPattern + x + a.M * Kind::x_pitch(a.blocks);
+  }
+};
+
+}  // namespace octavo::decode
