@@ -224,6 +224,7 @@ __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, cons
   using C = Convert<typename F::X, F::kStorage>;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const bool tells = thread % 32 == 0;
+  const std::uint32_t exponents = in_register(C::kExponents);
   const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes>(thread) + warpgroup * 64 * F::kRowBytes;
   const std::uint32_t offset[] = {C::offset(groups.zero_point[0]), C::offset(groups.zero_point[1])};
   Fragment fragments[kBatches][kBatch];
@@ -245,7 +246,7 @@ __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, cons
       wgmma_wait<kBatches - 1>();  // those of this batch's registers are done
       if (first == (kBatches - 1) * kBatch && previous >= 0 && tells) barrier_arrive_here(shared.empty + previous * 8);
 #pragma unroll
-      for (int i = 0; i < kBatch; ++i) f[i] = convert<typename F::X, F::kStorage>(raw[i], offset[0], offset[1]);
+      for (int i = 0; i < kBatch; ++i) f[i] = convert<typename F::X, F::kStorage>(raw[i], exponents, offset[0], offset[1]);
       fence_registers(sums);
       wgmma_fence();
 #pragma unroll
@@ -276,6 +277,7 @@ __device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const 
   using C = Convert<typename F::X, F::kStorage>;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const bool tells = thread % 32 == 0;
+  const std::uint32_t exponents = in_register(C::kExponents);
   const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes>(thread) + warpgroup * 64 * F::kRowBytes;
   for (int block = tiles.begin(); block < tiles.end(); block += F::kUnit) {
     int indices[F::kUnit];
@@ -294,7 +296,7 @@ __device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const 
         const int step = period * kPeriod + i;
         const Raw raw =
             load_weights<F::kStorage, F::kRowBytes>(shared.w(indices[step / F::kSteps]) + mine, step % F::kSteps);
-        fragments[i] = convert<typename F::X, F::kStorage>(raw, offset[0], offset[1]);
+        fragments[i] = convert<typename F::X, F::kStorage>(raw, exponents, offset[0], offset[1]);
       }
       groups.next(block * F::kBlockK + (period + 1) * kPeriod * 16 >= groups.end());
 #pragma unroll
