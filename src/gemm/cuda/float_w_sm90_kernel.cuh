@@ -10,8 +10,8 @@
 //    ring    | x boxes  w box | x boxes  w box | …    full[s]: the boxes of stage s are in
 //                                                     empty[s]: they have been multiplied
 //
-// Conversion hides behind products: a warpgroup has kInFlight steps of 16 along K under way while it converts the next one's
-// weights, and the tensor cores turn to the other warpgroup's. Where few tiles would leave SMs idle, a cluster of CTAs
+// Conversion hides behind products: a warpgroup has steps of 16 along K under way while it converts the next ones' weights,
+// or the tensor cores turn to the other warpgroup's. Where few tiles would leave SMs idle, a cluster of CTAs
 // divides the K of each tile; they add their sums through each other's shared memory, in the order of the CTAs.
 //
 // With groups of kPeriod steps (or a multiple), each period's sums are scaled and added to those of the tile in fp32.
