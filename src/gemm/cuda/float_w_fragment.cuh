@@ -67,57 +67,70 @@ __device__ __forceinline__ Pair as_pair(std::uint32_t v) {
   return reinterpret_cast<const Pair&>(v);
 }
 
-// Conversion of pairs. What is subtracted from biased values, `offset`, holds the row's zero point.
+// A constant in a register of the thread's own: an instruction takes one immediate, and the compiler would copy a second one
+// from a uniform register for every use.
+__device__ __forceinline__ std::uint32_t in_register(std::uint32_t constant) {
+  std::uint32_t value;
+  asm volatile("{\n.reg .b32 zero;\nmov.u32 zero, %%laneid;\nshr.u32 zero, zero, 5;\nor.b32 %0, zero, %1;\n}"
+               : "=r"(value)
+               : "r"(constant));
+  return value;
+}
+
+// Conversion of pairs: bytes of kExponents, in a register, make biased numbers of stored bits, and `offset`, which holds the
+// row's zero point, is subtracted.
 template <class X, Storage kStorage>
 struct Convert;
 
-// 1024 + u for u below 1024 is 0x6400 | u in fp16.
+// 1024 + u for u below 1024 is 0x6400 | u in fp16, and 64 + u for u below 16 is 0x5400 | u << 4.
 template <Storage kStorage>
 struct Convert<__half, kStorage> {
+  static constexpr bool kNibbles = kStorage == Storage::kNibbles;
+  static constexpr std::uint32_t kExponents = 0x5464;
   // zero_point is 8 for int4 and 0 for int8.
   __device__ static std::uint32_t offset(int zero_point) {
-    return bits(__half2half2(__int2half_rn(1024 + (kStorage == Storage::kInt8 ? 128 : zero_point))));
+    const int zero = kStorage == Storage::kInt8 ? 128 : zero_point;
+    return bits(__halves2half2(__int2half_rn(1024 + zero), __int2half_rn((kNibbles ? 64 : 1024) + zero)));
   }
-  __device__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t offset) {
+  __device__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t exponents, std::uint32_t offset) {
     std::uint32_t biased;
-    if constexpr (kStorage == Storage::kNibbles) {
-      biased = raw * 0x1001 & 0x000f000f | 0x64006400;
+    if constexpr (kNibbles) {
+      biased = __byte_perm(raw, exponents, 0x5040) & 0xfff0ff0f;
     } else {
+      // An immediate all the same: by 5 % faster at 32 tokens.
       biased = __byte_perm(kStorage == Storage::kInt8 ? raw ^ 0x8080 : raw, 0x64646464, 0x4140);
     }
     return bits(__hsub2(as_pair<__half2>(biased), as_pair<__half2>(offset)));
   }
 };
 
-// 128 + u for u below 128 is 0x4300 | u in bf16; the eighth bit is subtracted as 128 or 256.
+// 128 + u for u below 128 is 0x4300 | u in bf16; the eighth bit makes 256 of 128 where it stands alone.
 template <Storage kStorage>
 struct Convert<__nv_bfloat16, kStorage> {
+  static constexpr bool kNibbles = kStorage == Storage::kNibbles;
+  static constexpr std::uint32_t kExponents = kNibbles ? 0x43004300 : 0x43;
   __device__ static std::uint32_t offset(int zero_point) {
-    return bits(
-        __bfloat162bfloat162(__int2bfloat16_rn(kStorage == Storage::kNibbles ? 128 + zero_point : zero_point - 128)));
+    return bits(__bfloat162bfloat162(__int2bfloat16_rn(kNibbles ? 128 + zero_point : zero_point - 128)));
   }
-  __device__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t offset) {
+  __device__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t exponents, std::uint32_t offset) {
     using Pair = __nv_bfloat162;
-    if constexpr (kStorage == Storage::kNibbles) {
-      return bits(__hsub2(as_pair<Pair>(raw * 0x1001 & 0x000f000f | 0x43004300), as_pair<Pair>(offset)));
-    } else {
-      const std::uint32_t wide = __byte_perm(raw, 0, 0x4140);
-      const Pair low = as_pair<Pair>(wide & 0x007f007f | 0x43004300);
-      if constexpr (kStorage == Storage::kInt8) {
-        return bits(__hsub2(low, as_pair<Pair>(wide & 0x00800080 | 0x43004300)));
-      } else {  // q - 128 first, because 128 + zero point may take nine bits
-        return bits(__hsub2(__hsub2(low, as_pair<Pair>(~wide & 0x00800080 | 0x43004300)), as_pair<Pair>(offset)));
-      }
+    if constexpr (kNibbles) {
+      return bits(__hsub2(as_pair<Pair>((raw * 0x1001 & 0x000f000f) | exponents), as_pair<Pair>(offset)));
+    } else {  // uint8: q - 128 first, because 128 + zero point may take nine bits
+      const std::uint32_t wide = __byte_perm(kStorage == Storage::kUInt8 ? raw ^ 0x8080 : raw, exponents, 0x4140);
+      const Pair q = __hsub2(as_pair<Pair>(wide & 0xff7fff7f), as_pair<Pair>(wide & 0xff80ff80));
+      return bits(kStorage == Storage::kUInt8 ? __hsub2(q, as_pair<Pair>(offset)) : q);
     }
   }
 };
 
-// A thread's fragment of a step; upper and lower are the offsets of its two rows.
+// A thread's fragment of a step; upper and lower are the offsets of its two rows, exponents Convert's in_register().
 template <class X, Storage kStorage>
-__device__ __forceinline__ Fragment convert(const Raw& raw, std::uint32_t upper, std::uint32_t lower) {
+__device__ __forceinline__ Fragment convert(const Raw& raw, std::uint32_t exponents, std::uint32_t upper,
+                                            std::uint32_t lower) {
   using C = Convert<X, kStorage>;
-  return {{C::pair(raw.pairs[0], upper), C::pair(raw.pairs[1], lower), C::pair(raw.pairs[2], upper),
-           C::pair(raw.pairs[3], lower)}};
+  return {{C::pair(raw.pairs[0], exponents, upper), C::pair(raw.pairs[1], exponents, lower),
+           C::pair(raw.pairs[2], exponents, upper), C::pair(raw.pairs[3], exponents, lower)}};
 }
 
 }  // namespace octavo::sm90

@@ -10,8 +10,8 @@
 //    ring    | x boxes  w box | x boxes  w box | …    full[s]: the boxes of stage s are in
 //                                                     empty[s]: they have been multiplied
 //
-// Conversion hides behind products: a warpgroup has kInFlight steps of 16 along K under way while it converts the next one's
-// weights, and the tensor cores turn to the other warpgroup's. Where few tiles would leave SMs idle, a cluster of CTAs
+// Conversion hides behind products: a warpgroup has steps of 16 along K under way while it converts the next ones' weights,
+// or the tensor cores turn to the other warpgroup's. Where few tiles would leave SMs idle, a cluster of CTAs
 // divides the K of each tile; they add their sums through each other's shared memory, in the order of the CTAs.
 //
 // With groups of kPeriod steps (or a multiple), each period's sums are scaled and added to those of the tile in fp32.
@@ -224,6 +224,7 @@ __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, cons
   using C = Convert<typename F::X, F::kStorage>;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const bool tells = thread % 32 == 0;
+  const std::uint32_t exponents = in_register(C::kExponents);
   const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes>(thread) + warpgroup * 64 * F::kRowBytes;
   const std::uint32_t offset[] = {C::offset(groups.zero_point[0]), C::offset(groups.zero_point[1])};
   Fragment fragments[kBatches][kBatch];
@@ -245,7 +246,7 @@ __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, cons
       wgmma_wait<kBatches - 1>();  // those of this batch's registers are done
       if (first == (kBatches - 1) * kBatch && previous >= 0 && tells) barrier_arrive_here(shared.empty + previous * 8);
 #pragma unroll
-      for (int i = 0; i < kBatch; ++i) f[i] = convert<typename F::X, F::kStorage>(raw[i], offset[0], offset[1]);
+      for (int i = 0; i < kBatch; ++i) f[i] = convert<typename F::X, F::kStorage>(raw[i], exponents, offset[0], offset[1]);
       fence_registers(sums);
       wgmma_fence();
 #pragma unroll
@@ -276,6 +277,7 @@ __device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const 
   using C = Convert<typename F::X, F::kStorage>;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const bool tells = thread % 32 == 0;
+  const std::uint32_t exponents = in_register(C::kExponents);
   const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes>(thread) + warpgroup * 64 * F::kRowBytes;
   for (int block = tiles.begin(); block < tiles.end(); block += F::kUnit) {
     int indices[F::kUnit];
@@ -294,7 +296,7 @@ __device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const 
         const int step = period * kPeriod + i;
         const Raw raw =
             load_weights<F::kStorage, F::kRowBytes>(shared.w(indices[step / F::kSteps]) + mine, step % F::kSteps);
-        fragments[i] = convert<typename F::X, F::kStorage>(raw, offset[0], offset[1]);
+        fragments[i] = convert<typename F::X, F::kStorage>(raw, exponents, offset[0], offset[1]);
       }
       groups.next(block * F::kBlockK + (period + 1) * kPeriod * 16 >= groups.end());
 #pragma unroll
