@@ -61,7 +61,7 @@ def contenders(w: Weights, M: int, K: int) -> dict:
         )
 
     calls = {
-        "octavo": lambda i: torch.ops.octavo.scaled_mm(q, of(w.int8, i), flat_scale, w.scale, None, bf16),
+        "octavo": lambda i: torch.ops.octavo.scaled_mm(q, of(w.int8, i), flat_scale, w.scale, None, bf16, True),
         "octavo_linear": lambda i: torch.ops.octavo.linear_w8a8(x, of(w.int8, i), w.scale, None),
         BASE: lambda i: torch.mm(x, of(w.bf16, i).t()),
         "cublas_fp16": lambda i: torch.mm(x16, of(w.fp16, i).t()),

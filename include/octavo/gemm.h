@@ -102,9 +102,10 @@ Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixVie
 Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const PackedWeight& w, const MatrixView& bias,
                  const MutableMatrixView& y, Parallel& parallel = serial());
 
-// The same on CUDA, where the scales must be contiguous.
+// The same on CUDA, where the scales must be contiguous. constant_w: no kernel that the stream has not ended yet writes w,
+// as is so of a layer's weight; it is then read while the kernel in front still runs. Else w may be anything.
 Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixView& w, const MatrixView& w_scale,
-                 const MatrixView& bias, const MutableMatrixView& y, Stream stream);
+                 const MatrixView& bias, const MutableMatrixView& y, Stream stream, bool constant_w = false);
 
 // W8A8 with dynamic scales: x [M, K] float32, float16 or bfloat16 is quantized per token, then scaled_mm.
 Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,

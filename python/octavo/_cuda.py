@@ -64,7 +64,7 @@ def _linear(x, q, scale, zero_point, bias, num_bits, group_size, packed):
         return y.to(x.dtype)
 
 
-def _scaled_mm(x, w, x_scale, w_scale, bias, out_dtype):
+def _scaled_mm(x, w, x_scale, w_scale, bias, out_dtype, constant_w=False):
     if x.shape[-1] > _MAX_INTEGER_K:
         raise RuntimeError(
             f"octavo: K = {x.shape[-1]} is above {_MAX_INTEGER_K}, up to which sums of int8 products are exact in "

@@ -15,7 +15,8 @@ Importing this module loads the operators. They are called as torch.ops.octavo.<
     linear_w8a8_static  the same with one scale of x, float32 [1]
     linear_w4a8         linear with x quantized to int8 per token and group
     linear_llm_int8     the same with x quantized per token but for its outliers
-    scaled_mm           x int8 [M, K] · w int8 [N, K] with scales → float, or the raw int32 sums
+    scaled_mm           x int8 [M, K] · w int8 [N, K] with scales → float, or the raw int32 sums. constant_w=True: on
+                        CUDA, no kernel that the stream has not ended writes w, which may then be read early
     matmul              alpha · x int8 [M, K] · y int8 [N, K] → bfloat16 [M, N]
 
     best_layout         PACKED where this machine's kernels read packed weights for an operation, else ROW_MAJOR
@@ -171,7 +172,7 @@ def _(x, q, scale, bias, threshold, rule):
 
 
 @torch.library.register_fake("octavo::scaled_mm")
-def _(x, w, x_scale, w_scale, bias, out_dtype):
+def _(x, w, x_scale, w_scale, bias, out_dtype, constant_w=False):
     return x.new_empty((*x.shape[:-1], w.shape[0]), dtype=out_dtype)
 
 

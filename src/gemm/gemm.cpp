@@ -201,10 +201,11 @@ Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixVie
 }
 
 Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixView& w, const MatrixView& w_scale,
-                 const MatrixView& bias, const MutableMatrixView& y, Stream stream) {
+                 const MatrixView& bias, const MutableMatrixView& y, Stream stream, bool constant_w) {
   const WeightFormat format = {8, true, w_scale.rows == 1 ? kPerTensor : kPerChannel};
   Arguments a = {x, x_scale, {format, w, w_scale, {}}, bias, y};
   a.stream = stream;
+  a.constant_w = constant_w;
   OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_scaled_mm(a));
   return run_on_cuda(Op::kScaledMm, a);

@@ -52,7 +52,7 @@ std::tuple<Tensor, Tensor> quantize_per_token_op(const Tensor& x, int64_t group_
 }
 
 Tensor scaled_mm_op(const Tensor& x, const Tensor& w, const Tensor& x_scale, const Tensor& w_scale,
-                    const std::optional<Tensor>& bias, ScalarType out_dtype) {
+                    const std::optional<Tensor>& bias, ScalarType out_dtype, bool constant_w) {
   const Device device = cuda_device_of(x);
   const Tensor in = as_contiguous(x);
   const Tensor weight = as_contiguous(w);
@@ -62,7 +62,7 @@ Tensor scaled_mm_op(const Tensor& x, const Tensor& w, const Tensor& x_scale, con
   const Bias b(bias);
   Tensor y = new_tensor(with_last(in, weight.size(0)), out_dtype, device);
   check(scaled_mm(matrix_of(in, "x"), column_of(in_scale, "x_scale"), matrix_of(weight, "w"),
-                  column_of(weight_scale, "w_scale"), b.view(), mutable_matrix_of(y, "y"), stream_on(device)));
+                  column_of(weight_scale, "w_scale"), b.view(), mutable_matrix_of(y, "y"), stream_on(device), constant_w));
   return y;
 }
 

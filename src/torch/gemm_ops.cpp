@@ -68,7 +68,7 @@ Tensor linear_w8a8_static_op(const Tensor& x, const Tensor& q, const Tensor& sca
 }
 
 Tensor scaled_mm_op(const Tensor& x, const Tensor& w, const Tensor& x_scale, const Tensor& w_scale,
-                    const std::optional<Tensor>& bias, ScalarType out_dtype) {
+                    const std::optional<Tensor>& bias, ScalarType out_dtype, bool /*constant_w*/) {
   const Tensor in = as_contiguous(x);
   const Tensor weight = as_contiguous(w);
   const Tensor in_scale = as_contiguous(x_scale);

@@ -27,7 +27,9 @@ STABLE_TORCH_LIBRARY(octavo, m) {
   m.def("linear_w8a8(Tensor x, Tensor q, Tensor scale, Tensor? bias) -> Tensor");
   m.def("linear_w8a8_static(Tensor x, Tensor q, Tensor scale, Tensor? bias, Tensor x_scale) -> Tensor");
   m.def("linear_llm_int8(Tensor x, Tensor q, Tensor scale, Tensor? bias, float threshold, int rule) -> Tensor");
-  m.def("scaled_mm(Tensor x, Tensor w, Tensor x_scale, Tensor w_scale, Tensor? bias, ScalarType out_dtype) -> Tensor");
+  m.def(
+      "scaled_mm(Tensor x, Tensor w, Tensor x_scale, Tensor w_scale, Tensor? bias, ScalarType out_dtype, "
+      "bool constant_w=False) -> Tensor");
   m.def("matmul(Tensor x, Tensor y, float alpha) -> Tensor");
   m.def(
       "pack_weight(Tensor q, Tensor scale, Tensor? zero_point, int num_bits, int group_size, bool packed, int K) -> Tensor");
