@@ -114,9 +114,9 @@ Status linear_w8a8(const MatrixView& x, const PackedWeight& w, const MatrixView&
                    Parallel& parallel = serial());
 
 // The same on CUDA: w row-major, and a workspace on x's device of w8a8_workspace_bytes() aligned to 16, for the quantized x
-// and its scales. It may be used again as soon as the call returns, by work on the same stream.
+// and its scales. It may be used again as soon as the call returns, by work on the same stream. constant_w as in scaled_mm.
 Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
-                   std::span<std::byte> workspace, Stream stream);
+                   std::span<std::byte> workspace, Stream stream, bool constant_w = true);
 std::int64_t w8a8_workspace_bytes(std::int64_t M, std::int64_t K);
 
 // W8A8 with one static scale of x, x_scale [1, 1] float32, finite and greater than 0: quantize_static, then scaled_mm. On
@@ -126,7 +126,7 @@ Status linear_w8a8_static(const MatrixView& x, const MatrixView& x_scale, const 
 Status linear_w8a8_static(const MatrixView& x, const MatrixView& x_scale, const PackedWeight& w, const MatrixView& bias,
                           const MutableMatrixView& y, Parallel& parallel = serial());
 Status linear_w8a8_static(const MatrixView& x, const MatrixView& x_scale, const QuantizedWeight& w, const MatrixView& bias,
-                          const MutableMatrixView& y, std::span<std::byte> workspace, Stream stream);
+                          const MutableMatrixView& y, std::span<std::byte> workspace, Stream stream, bool constant_w = true);
 
 // y [M, N] bfloat16 = alpha · x [M, K] int8 · w [N, K]ᵀ int8.
 Status matmul(const MatrixView& x, const MatrixView& w, float alpha, const MutableMatrixView& y,

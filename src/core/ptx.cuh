@@ -16,9 +16,10 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
 //   writes (Arguments::constant_w). All else, read or written, comes after it, in every thread that does;
 // - some thread of every CTA waits, also in a CTA that has nothing to do. So when a kernel gets past its wait, not only its
 //   predecessor is complete, but everything before that too, and launch_dependents() may be called at any time;
-// - but a kernel that writes int8 matrices, which somebody may use as weights, calls it only when they are written
-//   (__threadfence()), because the next kernel but one may read them before its wait. Kernels that quantize weights never
-//   call it, and are launched with dependent = false.
+// - a kernel that writes int8 matrices which somebody may take for weights calls it only when they are written: the next
+//   kernel but one may read them before its wait. That is care beyond what CUDA promises, which makes writes visible to
+//   whoever has waited; it is the caller who says with constant_w that a weight is complete. Activations that a fused kernel
+//   quantizes are nobody's weights. Kernels that quantize weights never call it, and are launched with dependent = false.
 // Both are nothing on GPUs before compute capability 9.0, whose kernels start when their predecessor has ended.
 __device__ __forceinline__ void wait_for_predecessor() {
 #if __CUDA_ARCH__ >= 900

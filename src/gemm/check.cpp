@@ -90,7 +90,8 @@ Status check_matmul(const Arguments& a) { return check_integer_operands(a); }
 Status check_linear_w8a8(const Arguments& a) {
   OCTAVO_RETURN_IF_ERROR(check_int8_format(a.w.format, "w8a8"));
   OCTAVO_RETURN_IF_ERROR(check_integer_range(a.x.cols));
-  return check_float_operands(a);
+  OCTAVO_RETURN_IF_ERROR(check_float_operands(a));
+  return is_packed(a) ? Status() : check_scale(a.x.device, a.w.scale, "w_scale", a.w.q.rows);
 }
 
 Status check_linear_w4a8(const Arguments& a) {

@@ -88,8 +88,8 @@ Status run_w8a8_static(Arguments a, Parallel& parallel) {
 }
 
 // The row that quantizes x itself, where there is one for it and none is forced that does not.
-const Kernel* kernel_for_all_of_it(const Arguments& a) {
-  if (is_kernel_forced(Op::kScaledMm, a.x.device.type)) return nullptr;
+Result<const Kernel*> kernel_for_all_of_it(const Arguments& a) {
+  if (is_kernel_forced(Op::kScaledMm, a.x.device.type)) return static_cast<const Kernel*>(nullptr);
   return kernel_if_any(problem_of(Op::kLinearW8A8, a));
 }
 
@@ -105,7 +105,6 @@ Status on_cuda(const Device& device, const Launch& launch) {
 // W8A8 on CUDA: quantize(q, scale) puts x into the workspace, and its scale where it is not given.
 template <class Quantize>
 Status run_w8a8_on_cuda(Arguments a, std::span<std::byte> workspace, const Quantize& quantize) {
-  a.constant_w = true;  // in front of it is the quantization of x, below
   OCTAVO_RETURN_IF_ERROR(check_on_cuda(a.x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_linear_w8a8(a));
   const std::int64_t bytes = w8a8_workspace_bytes(a.x.rows, a.x.cols);
@@ -114,7 +113,8 @@ Status run_w8a8_on_cuda(Arguments a, std::span<std::byte> workspace, const Quant
   }
   if (a.y.empty()) return {};
   if (a.x_scale.data == nullptr) {
-    if (const Kernel* whole = kernel_for_all_of_it(a)) return run_kernel(*whole, a, serial());
+    OCTAVO_ASSIGN_OR_RETURN(const Kernel* whole, kernel_for_all_of_it(a));
+    if (whole != nullptr) return run_kernel(*whole, a, serial());
   }
   const std::int64_t stride = padded_row(a.x.cols);
   const MutableMatrixView q(workspace.data(), DType::kInt8, a.x.rows, a.x.cols, stride, a.x.device);
@@ -233,9 +233,10 @@ std::int64_t w8a8_workspace_bytes(std::int64_t M, std::int64_t K) {
 }
 
 Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
-                   std::span<std::byte> workspace, Stream stream) {
+                   std::span<std::byte> workspace, Stream stream, bool constant_w) {
   Arguments a = {x, {}, w, bias, y};
   a.stream = stream;
+  a.constant_w = constant_w;
   return run_w8a8_on_cuda(a, workspace, [&](const MutableMatrixView& q, const MutableMatrixView& scale) {
     return on_cuda(x.device, [&] { cuda_quantize_per_token(x, kPerChannel, q, scale, stream, ReadBy::kNextKernel); });
   });
@@ -254,9 +255,10 @@ Status linear_w8a8_static(const MatrixView& x, const MatrixView& x_scale, const 
 }
 
 Status linear_w8a8_static(const MatrixView& x, const MatrixView& x_scale, const QuantizedWeight& w, const MatrixView& bias,
-                          const MutableMatrixView& y, std::span<std::byte> workspace, Stream stream) {
+                          const MutableMatrixView& y, std::span<std::byte> workspace, Stream stream, bool constant_w) {
   Arguments a = {x, x_scale, w, bias, y};
   a.stream = stream;
+  a.constant_w = constant_w;
   return run_w8a8_on_cuda(a, workspace, [&](const MutableMatrixView& q, const MutableMatrixView&) {
     OCTAVO_RETURN_IF_ERROR(check_static(x, x_scale, q));
     return on_cuda(x.device, [&] { cuda_quantize_static(x, x_scale, q, stream, ReadBy::kNextKernel); });

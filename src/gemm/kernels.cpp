@@ -188,11 +188,21 @@ Status needs_copy_engine() { return cuda::some_gpu(kCopyEngine); }
 std::string needs_copy_engine_and_aligned_rows(const Problem& p) {
   if (p.alignment < 16) return "rows do not begin at multiples of 16 bytes";
   if (p.N > std::int64_t{1} << 24) return format_text("N is {}, it is for up to 2^24", p.N);
-  return cuda::refusal(p.device, kCopyEngine);
+  if (std::string reason = cuda::refusal(p.device, kCopyEngine); !reason.empty()) return reason;
+  const std::int64_t bytes = (*cuda::gpu(p.device))->max_shared_memory;
+  return bytes < kDecodeSharedBytes
+             ? format_text("a thread block here has {} bytes of shared memory, it takes {}", bytes, kDecodeSharedBytes)
+             : "";
+}
+
+// Why decode kernels do not take an x.
+std::string too_much_x(const Problem& p) {
+  if (p.M > kDecodeMaxTokens) return format_text("x has {} rows, it is for up to {}", p.M, kDecodeMaxTokens);
+  return format_text("x [{}, {}] or its groups of {} are more than it is for", p.M, p.K, p.format.group_size);
 }
 
 std::string needs_few_s8_tokens(const Problem& p) {
-  if (!s8_w8_decode_fits(p.M, p.K)) return format_text("x [{}, {}] does not fit into shared memory", p.M, p.K);
+  if (!s8_w8_decode_fits(p.M, p.K)) return too_much_x(p);
   return needs_copy_engine_and_aligned_rows(p);
 }
 
@@ -207,7 +217,7 @@ std::string needs_few_float_tokens(const Problem& p, bool fits) {
   if (p.format.group_size > 0 && p.format.group_size % 32 != 0) {
     return format_text("groups have {} weights, it takes multiples of 32", p.format.group_size);
   }
-  if (!fits) return format_text("x [{}, {}] does not fit into shared memory", p.M, p.K);
+  if (!fits) return too_much_x(p);
   return needs_copy_engine_and_aligned_rows(p);
 }
 
@@ -431,11 +441,8 @@ Result<const Kernel*> forced_kernel(const Problem& problem) {
 std::span<const Kernel> kernel_table() { return kTable; }
 
 Result<const Kernel*> find_kernel(const Problem& problem) {
-  OCTAVO_ASSIGN_OR_RETURN(const Kernel* forced, forced_kernel(problem));
-  if (forced != nullptr) return forced;
-  for (const Kernel& kernel : kTable) {
-    if (runs(kernel, problem)) return &kernel;
-  }
+  OCTAVO_ASSIGN_OR_RETURN(const Kernel* kernel, kernel_if_any(problem));
+  if (kernel != nullptr) return kernel;
   std::string all;
   for (const Refusal& refusal : refusals_before(nullptr, problem))
     all += format_text("; {}: {}", refusal.kernel, refusal.reason);
@@ -443,11 +450,13 @@ Result<const Kernel*> find_kernel(const Problem& problem) {
                      problem.K, to_string(problem.activation), to_string(problem.weight), all);
 }
 
-const Kernel* kernel_if_any(const Problem& problem) {
+Result<const Kernel*> kernel_if_any(const Problem& problem) {
+  OCTAVO_ASSIGN_OR_RETURN(const Kernel* forced, forced_kernel(problem));
+  if (forced != nullptr) return forced;
   for (const Kernel& kernel : kTable) {
     if (runs(kernel, problem)) return &kernel;
   }
-  return nullptr;
+  return static_cast<const Kernel*>(nullptr);
 }
 
 bool is_kernel_forced(Op op, DeviceType device) {

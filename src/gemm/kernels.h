@@ -24,8 +24,8 @@ std::span<const Kernel> kernel_table();
 // The row that `problem` runs on; see select_kernel(). Where its layout is another than the problem's, the caller packs.
 Result<const Kernel*> find_kernel(const Problem& problem);
 
-// The same, or null where no row takes it.
-const Kernel* kernel_if_any(const Problem& problem);
+// The same, or null where no row takes it and none is forced.
+Result<const Kernel*> kernel_if_any(const Problem& problem);
 // Whether OCTAVO_KERNEL names a row of this operation and device.
 bool is_kernel_forced(Op op, DeviceType device);
 

@@ -62,7 +62,8 @@ Tensor scaled_mm_op(const Tensor& x, const Tensor& w, const Tensor& x_scale, con
   const Bias b(bias);
   Tensor y = new_tensor(with_last(in, weight.size(0)), out_dtype, device);
   check(scaled_mm(matrix_of(in, "x"), column_of(in_scale, "x_scale"), matrix_of(weight, "w"),
-                  column_of(weight_scale, "w_scale"), b.view(), mutable_matrix_of(y, "y"), stream_on(device), constant_w));
+                  column_of(weight_scale, "w_scale"), b.view(), mutable_matrix_of(y, "y"), stream_on(device),
+                  constant_w && w.is_contiguous()));
   return y;
 }
 
@@ -155,7 +156,7 @@ Tensor linear_op(const Tensor& x, const Tensor& q, const Tensor& scale, const st
   Tensor y = new_tensor(with_last(in, weight.rows()), in.scalar_type(), device);
   Arguments a = {rows, {}, weight.view(), b.view(), mutable_matrix_of(y, "y")};
   a.stream = stream_on(device);
-  a.constant_w = true;  // no kernel that writes weights lets the next one start before it has ended
+  a.constant_w = !weight.is_copied();  // else a layer's, complete
   linear_or_dequantize(in, a, y);
   return y;
 }

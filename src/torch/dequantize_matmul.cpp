@@ -93,7 +93,8 @@ bool rounds_first(std::string_view kernel, const Problem& p) {
          p.format.group_size < p.K && p.M >= kManyTokens && p.N * p.K <= kMaxRounded;
 }
 
-// y = x · ŵᵀ, all in x's type, with sums in float32. Without a bias, which would be a second rounding.
+// y = x · ŵᵀ, all in x's type, with the sums that torch allows cuBLAS (allow_*_reduced_precision_reduction). Without a bias,
+// which would be a second rounding.
 void product_of_rounded(const Tensor& x, const Arguments& a, Tensor& y) {
   const Tensor rows = torch::stable::view(x, std::vector<int64_t>{a.y.rows, a.x.cols});
   Tensor weights = new_tensor({a.y.cols, a.x.cols}, x.scalar_type(), a.x.device);
@@ -121,6 +122,7 @@ void dequantize_matmul(const Tensor& x, const Arguments& a) {
 
 bool too_large_for(std::string_view kernel, const Problem& p) {
   if (p.op != Op::kLinear || p.layout != Layout::kRowMajor) return false;
+  if (p.device.type == DeviceType::kCuda && is_kernel_forced(p.op, p.device.type)) return false;
   if (kernel.ends_with("_reference")) return p.M * p.N * p.K > kReferenceLimit;
   return rounds_first(kernel, p);
 }
@@ -130,12 +132,12 @@ void linear_or_dequantize(const Tensor& x, const Arguments& a, Tensor& y) {
   const Problem problem = problem_of(Op::kLinear, a);
   const Result<const Kernel*> kernel = find_kernel(problem);
   check(kernel.status());
-  if (rounds_first((*kernel)->name, problem) && a.bias.empty()) {
-    product_of_rounded(x, a, y);
-  } else if ((*kernel)->name.ends_with("_reference") && too_large_for((*kernel)->name, problem)) {
-    dequantize_matmul(x, a);
-  } else {
+  if (!too_large_for((*kernel)->name, problem) || (rounds_first((*kernel)->name, problem) && !a.bias.empty())) {
     check(run_kernel(**kernel, a, torch_threads()));
+  } else if (rounds_first((*kernel)->name, problem)) {
+    product_of_rounded(x, a, y);
+  } else {
+    dequantize_matmul(x, a);
   }
 }
 

@@ -116,6 +116,14 @@ std::string select_kernel_op(int64_t op, ScalarType activation, int64_t num_bits
   }
   require(layout == 0 || layout == 1, "the layout is 0 (row-major) or 1 (packed), not ", layout);
   problem.layout = static_cast<Layout>(layout);
+  if (cuda && problem.op == Op::kScaledMm && !is_kernel_forced(problem.op, DeviceType::kCuda)) {  // the layer as a whole
+    Problem whole = problem;
+    whole.op = Op::kLinearW8A8;
+    whole.activation = dtype_of(activation, "the activation");
+    const Result<const Kernel*> kernel = kernel_if_any(whole);
+    check(kernel.status());
+    if (*kernel != nullptr) return std::string((*kernel)->name);
+  }
   const Result<Selection> selection = select_kernel(problem);
   check(selection.status());
   return std::string(too_large_for(selection->kernel, problem) ? dequantize_matmul_name(problem.device) : selection->kernel);

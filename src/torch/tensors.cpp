@@ -151,7 +151,10 @@ std::vector<int64_t> with_last(const Tensor& x, int64_t last) {
 
 Weight::Weight(const Tensor& q, const Tensor& scale, const std::optional<Tensor>& zero_point, int64_t num_bits,
                int64_t group_size, bool packed, int64_t K) {
-  const auto own = [this](const Tensor& tensor) -> const Tensor& { return owned_.emplace_back(as_contiguous(tensor)); };
+  const auto own = [this](const Tensor& tensor) -> const Tensor& {
+    copied_ = copied_ || !tensor.is_contiguous();
+    return owned_.emplace_back(as_contiguous(tensor));
+  };
   owned_.reserve(3);
   require(q.dim() == 2, "the quantized weight has shape ", ShapeOf{q}, "; it must have two dimensions");
   require(num_bits >= 2 && num_bits <= 8, "octavo: weights have 2 to 8 bits, not ", num_bits);

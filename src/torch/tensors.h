@@ -85,10 +85,13 @@ class Weight {
 
   const QuantizedWeight& view() const { return view_; }
   int64_t rows() const { return view_.q.rows; }
+  // Whether parts of it are copies, made contiguous just now on the current stream.
+  bool is_copied() const { return copied_; }
 
  private:
   std::vector<Tensor> owned_;
   QuantizedWeight view_;
+  bool copied_ = false;
 };
 
 }  // namespace octavo::torch_ops

@@ -5,11 +5,12 @@
 #include <type_traits>
 
 #include "gemm/cuda/epilogue.cuh"
+#include "gemm/cuda/s8_w8_decode.h"
 
 namespace octavo::decode {
 
 inline constexpr int kMaxWarps = 16;
-inline constexpr int kMaxTokens = 16;
+inline constexpr int kMaxTokens = kDecodeMaxTokens;
 inline constexpr int kChannels = 16;   // of a tile
 inline constexpr int kBlockRow = 128;  // bytes of a channel in a block: as many as the copy engine swizzles together
 inline constexpr int kBlockBytes = kChannels * kBlockRow;

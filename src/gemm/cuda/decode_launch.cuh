@@ -10,20 +10,24 @@
 namespace octavo::decode {
 
 inline constexpr int kMaxGroup = 1 << 14;  // or one as long as K
-// Of a CTA, and of two on one multiprocessor.
-inline constexpr int kMaxShared = 227 * 1024;
+// Shared memory that a CTA may have: alone on its multiprocessor, or beside another. And what no three can have.
+inline constexpr int kMaxShared = kDecodeSharedBytes;
 inline constexpr int kSharedOfTwo = (228 / 2 - 1) * 1024;
+inline constexpr int kMoreThanAThird = 228 / 3 * 1024 + 1024;
 
 // A group's sums are flushed after so many slabs of 32 weights: four where that is a whole part of a group.
 inline int flush_of(const WeightFormat& format) { return format.group_size > 0 && format.group_size % 128 != 0 ? 1 : 4; }
 
+// With so many warps and stages.
 template <class Kind>
-int shared_bytes(DecodeArguments& a, int warps, int stages) {
+DecodeArguments planned(DecodeArguments a, int warps, int stages) {
   a.warps = warps;
   a.stages = stages;
-  a.blocks = Kind::blocks(a.K);
   a.buffers = a.M <= 4 ? 4 : 2;
-  return Shared<Kind>(a).bytes;
+  a.blocks = Kind::blocks(a.K);
+  a.by_blocks = Divisor(static_cast<unsigned>(a.blocks));
+  a.by_vectors = Divisor(static_cast<unsigned>(std::max(a.K / 8, 1)));
+  return a;
 }
 
 // Whether shared memory holds all of x beside a ring of one stage.
@@ -33,7 +37,8 @@ bool fits(std::int64_t M, std::int64_t K, const WeightFormat& format) {
   DecodeArguments a = {};
   a.M = static_cast<int>(M);
   a.K = static_cast<int>(K);
-  return shared_bytes<Kind<X, kBits, 0, 1>>(a, kMaxWarps, 1) <= kMaxShared;
+  using Smallest = Kind<X, kBits, 0, 1>;
+  return Shared<Smallest>(planned<Smallest>(a, kMaxWarps, 1)).bytes <= kMaxShared;
 }
 
 // Two CTAs of eight warps fill a multiprocessor, or, where their copies of x would take what the rings need, one of sixteen.
@@ -41,25 +46,23 @@ bool fits(std::int64_t M, std::int64_t K, const WeightFormat& format) {
 // Measured on an H200, as are the stages: two are best, but for few nibbles, which one ring's stage nearly holds.
 template <class Kind>
 void launch_kind(const Arguments& a, DecodeArguments d) {
-  const int sms = cuda::gpus()[static_cast<std::size_t>(cuda::current_device())].num_sms;
+  const int sms = (*cuda::gpu(a.x.device))->num_sms;
   const int tiles = (d.N + kChannels - 1) / kChannels;
-  int stages = Kind::kBits == 4 && tiles <= 2 * sms ? 1 : 2;
+  const int stages = Kind::kBits == 4 && tiles <= 2 * sms ? 1 : 2;
   const int x_bytes = d.M * d.K * static_cast<int>(sizeof(typename Kind::X));
-  const bool two =
-      (Kind::kBits == 4 || x_bytes <= 48 * 1024) && shared_bytes<Kind>(d, kMaxWarps / 2, stages) <= kSharedOfTwo;
-  const int warps = two ? kMaxWarps / 2 : kMaxWarps;
-  if (!two && shared_bytes<Kind>(d, warps, stages) > kMaxShared) stages = 1;
-  const int least = two ? kMaxShared / 3 + 1024 : kMaxShared / 2 + 1024;
-  const int bytes = std::max(shared_bytes<Kind>(d, warps, stages), least);
-  d.by_blocks = Divisor(static_cast<unsigned>(d.blocks));
-  d.by_vectors = Divisor(static_cast<unsigned>(std::max(d.K / 8, 1)));
+  const auto bytes_of = [](const DecodeArguments& a) { return Shared<Kind>(a).bytes; };
+  const DecodeArguments of_two = planned<Kind>(d, kMaxWarps / 2, stages);
+  const bool two = (Kind::kBits == 4 || x_bytes <= 48 * 1024) && bytes_of(of_two) <= kSharedOfTwo;
+  d = two ? of_two : planned<Kind>(d, kMaxWarps, stages);
+  if (bytes_of(d) > kMaxShared) d = planned<Kind>(d, kMaxWarps, 1);
+  const int bytes = std::max(bytes_of(d), two ? kMoreThanAThird : kSharedOfTwo + 1024);
   CUtensorMap w = {};
   if (!cuda::map_tensor(a.w.q.data, 1, d.N, row_bytes(a.w.q.dtype, d.K), a.w.q.stride, {kBlockRow, kChannels, kBlockRow},
                         w)) {
     return;
   }
   cuda::launch(decode_kernel<Kind>, dim3(static_cast<unsigned>(std::min(two ? 2 * sms : sms, tiles))),
-               dim3(static_cast<unsigned>(warps * 32)), static_cast<std::size_t>(bytes), a.stream, {}, d, w);
+               dim3(static_cast<unsigned>(d.warps * 32)), static_cast<std::size_t>(bytes), a.stream, {}, d, w);
 }
 
 template <class X, int kBits, int kFlush, class Source = X>
@@ -86,7 +89,8 @@ void launch(const Arguments& a) {
   } else {
     const WeightFormat& format = a.w.format;
     if constexpr (kBits == 8) {
-      if (format.group_size <= 0 && format.symmetric) return launch_tokens<X, kBits, 0>(a, d);
+      const bool contiguous = a.w.scale.rows == 1 || a.w.scale.stride == sizeof(float);
+      if (format.group_size <= 0 && format.symmetric && contiguous) return launch_tokens<X, kBits, 0>(a, d);
     }
     const bool grouped = format.group_size > 0;
     d.groups.last = grouped ? static_cast<int>((d.K - 1) / format.group_size) : 0;
@@ -94,7 +98,7 @@ void launch(const Arguments& a) {
     const bool per_tensor = format.group_size == kPerTensor;
     d.groups.scale = static_cast<const float*>(a.w.scale.data);
     d.groups.scale_stride = per_tensor ? 0 : a.w.scale.stride / static_cast<std::int64_t>(sizeof(float));
-    d.groups.zero_point = static_cast<const std::uint8_t*>(a.w.zero_point.data);
+    if (!format.symmetric) d.groups.zero_point = static_cast<const std::uint8_t*>(a.w.zero_point.data);
     d.groups.zero_point_stride = per_tensor ? 0 : a.w.zero_point.stride;
     if (flush_of(format) == 4) return launch_tokens<X, kBits, 4>(a, d);
     launch_tokens<X, kBits, 1>(a, d);

@@ -114,17 +114,6 @@ class FloatWTiles {
   int rows_, columns_, group_m_, index_, step_, begin_, end_;
 };
 
-// A place in the ring, and how often it has come round (modulo 2).
-struct RingStage {
-  int index = 0;
-  std::uint32_t phase = 0;
-  __device__ void advance(int stages) {
-    if (++index < stages) return;
-    index = 0;
-    phase ^= 1;
-  }
-};
-
 // --- Copying ------------------------------------------------------------------------------------------------------------
 
 template <class F>
@@ -151,7 +140,7 @@ __device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const CUte
   }
   ptx::wait_for_predecessor();
   ptx::launch_dependents();
-  RingStage stage;
+  Stage stage;
   for (int i = 0; i < ahead; ++i, stage.advance(a.stages)) copy_x(i, m, tiles.begin() + i);
   for (int first = tiles.begin() + ahead; any; any = tiles.next(m, n), first = tiles.begin()) {
     for (int block = first; block < tiles.end(); ++block, stage.advance(a.stages)) {
@@ -218,7 +207,7 @@ class Groups {
 // The sums of a tile with one scale a channel: all of a channel's products are added up before it is scaled.
 template <class F>
 __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, const FloatWShared<F>& shared,
-                                                  const FloatWTiles<F>& tiles, const Groups& groups, RingStage& stage,
+                                                  const FloatWTiles<F>& tiles, const Groups& groups, Stage& stage,
                                                   float (&sums)[F::kTokens / 2]) {
   constexpr int kBatch = F::kBatch, kBatches = F::kBatches;
   using C = Convert<typename F::X, F::kStorage>;
@@ -270,7 +259,7 @@ __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, cons
 // sums are scaled and added to those of the tile. Meanwhile the other warpgroup multiplies.
 template <class F>
 __device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const FloatWShared<F>& shared,
-                                                const FloatWTiles<F>& tiles, Groups& groups, RingStage& stage,
+                                                const FloatWTiles<F>& tiles, Groups& groups, Stage& stage,
                                                 float (&sums)[F::kTokens / 2]) {
   constexpr int kPeriod = F::kPeriod, kPart = F::kPart;
   constexpr int kPeriods = F::kUnit * F::kSteps / kPeriod;  // of a unit
@@ -379,9 +368,10 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
                                                int rank) {
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   FloatWTiles<F> tiles(a);
-  RingStage stage;
+  Stage stage;
   int m, n;
   if (!a.constant_w) ptx::wait_for_predecessor();
+  bool waited = !a.constant_w;
   Output<F, kFloat32> out(a, y, shared.staging + warpgroup * F::kPieces * kPieceBytes);
   while (tiles.next(m, n)) {
     const int channels = n + warpgroup * 64, channel = channels + thread / 32 * 16 + thread % 32 / 4;
@@ -390,8 +380,13 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       if constexpr (F::kPeriod == 0) scaling.scale[i] = groups.scale[i];
-      if (a.bias.bias != nullptr) scaling.bias[i] = cuda::bias_at(a.bias, min(channel + i * 8, a.N - 1));
     }
+    const auto load_bias = [&] {
+      if (a.bias.bias == nullptr) return;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) scaling.bias[i] = cuda::bias_at(a.bias, min(channel + i * 8, a.N - 1));
+    };
+    if (waited) load_bias();  // so that it is there at the tile's end
     float sums[F::kTokens / 2];
 #pragma unroll
     for (int i = 0; i < F::kTokens / 2; ++i) sums[i] = 0;
@@ -401,6 +396,8 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
       multiply_groups<F>(a, shared, tiles, groups, stage, sums);
     }
     ptx::wait_for_predecessor();
+    if (!waited) load_bias();
+    waited = true;
     out.at(channels);
     if (a.split == 1) {
       store_sums<F>(sums, out, scaling, m);

@@ -16,11 +16,8 @@ __host__ __device__ constexpr int piece_tokens(int element_bytes) { return eleme
 inline constexpr int kBoxTokens = 8;
 inline constexpr int kBoxBytes = kBoxTokens * 128;
 
-// Barriers: kOwn + w is warpgroup w's own, kBoth one of both.
-enum Meeting { kOwn = 1, kBoth = 3 };
-__device__ __forceinline__ void meet(int barrier, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
+// Barriers: kOwnChannels + w is warpgroup w's own, kBoth one of both.
+enum FloatWMeeting { kOwnChannels = 1, kBoth = 3 };
 // Scale and bias of a thread's two channels.
 struct ChannelScaling {
   float scale[2], bias[2];
@@ -47,7 +44,7 @@ class Output {
   // Until the place of the next piece is free.
   __device__ __forceinline__ void begin() {
     if (thread_ == 0) copies_read<F::kPieces - 1>();
-    meet(kOwn + warpgroup(), 128);
+    meet(kOwnChannels + warpgroup(), 128);
   }
 
   // Eight tokens' outputs, from the piece's token on.
@@ -70,7 +67,7 @@ class Output {
   __device__ __forceinline__ void end(int m, int tokens) {
     const std::uint32_t piece = staging_ + turn_ * kPieceBytes;
     fence_for_copy_engine();
-    meet(kOwn + warpgroup(), 128);
+    meet(kOwnChannels + warpgroup(), 128);
     if (!a_.y_by_copy_engine) {
       store_elements(piece, m, tokens);
     } else if (thread_ == 0 && n_ < a_.N) {

@@ -68,17 +68,6 @@ class Tiles {
   int rank_, rows_, columns_, index_;
 };
 
-// A place in the ring, and how often it has come round (modulo 2).
-struct Stage {
-  int index = 0;
-  std::uint32_t phase = 0;
-  __device__ void advance(int stages) {
-    if (++index < stages) return;
-    index = 0;
-    phase ^= 1;
-  }
-};
-
 // How a warpgroup's 64 rows of a tile are staged for y: in pieces of 128 bytes of each, or of 64 where a tile is not made of
 // wider ones. There is room for two, used in turn.
 template <int kColumns, int kElementBytes>
@@ -177,12 +166,6 @@ __device__ __forceinline__ void copy_tiles(const S8W8Arguments& a, const CUtenso
 // warp, for each of two pieces, that it is staged, and that its place is free.
 enum Meeting { kOwn, kStaged, kFree = kStaged + 2 };
 __device__ __forceinline__ int barrier_of(int meeting, int warpgroup) { return 1 + meeting * 2 + warpgroup; }
-__device__ __forceinline__ void meet(int barrier, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
-__device__ __forceinline__ void announce(int barrier, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
 inline constexpr int kStoringThreads = kWarpgroup + 32;
 
 __device__ __forceinline__ void shared_store(std::uint32_t to, std::uint32_t value) {

@@ -61,6 +61,27 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_
       : "memory");
 }
 
+// A place in a ring, and how often it has come round (modulo 2).
+struct Stage {
+  int index = 0;
+  std::uint32_t phase = 0;
+  __device__ void advance(int stages) {
+    if (++index < stages) return;
+    index = 0;
+    phase ^= 1;
+  }
+};
+
+// --- Barriers of some of a CTA's warps (bar), by number
+// ---------------------------------------------------------------------
+
+__device__ __forceinline__ void meet(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void announce(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
 // --- The tensor copy engine: boxes of a matrix in global memory to shared memory, zeros beyond its edges ----------------
 
 __device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap& map) {

@@ -39,9 +39,15 @@ bool map_tensor(const void* data, int element_bytes, std::int64_t rows, std::int
   const cuuint64_t strides[] = {static_cast<cuuint64_t>(stride)};
   const cuuint32_t boxes[] = {static_cast<cuuint32_t>(box.columns), static_cast<cuuint32_t>(box.rows)};
   const cuuint32_t steps[] = {1, 1};
-  const CUresult result =
-      encode(&map, type, 2, const_cast<void*>(data), sizes, strides, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const auto result_of_encoding = [&] {
+    return encode(&map, type, 2, const_cast<void*>(data), sizes, strides, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                  swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  };
+  CUresult result = result_of_encoding();
+  if (result == CUDA_ERROR_INVALID_CONTEXT) {  // a thread that has not called the runtime yet has none
+    cudaFree(nullptr);
+    result = result_of_encoding();
+  }
   if (result != CUDA_SUCCESS) note_error(cudaErrorInvalidValue);
   return result == CUDA_SUCCESS;
 }

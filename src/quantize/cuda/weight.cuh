@@ -1,6 +1,8 @@
 // A quantized weight as kernels see it, in any format that there is: for kernels that must be right, not fast.
 #pragma once
 
+#include <algorithm>
+
 #include "core/rows.cuh"
 #include "octavo/quantize.h"
 
@@ -39,7 +41,7 @@ inline Weight weight_of(const QuantizedWeight& w) {
   const std::int64_t whole = w.q.cols > 0 ? w.q.cols : 1;
   return {rows_of<const std::uint8_t>(w.q),          rows_of<const float>(w.scale),
           rows_of<const std::uint8_t>(w.zero_point), w.q.dtype,
-          w.format.group_size == kPerTensor,         w.format.group_size > 0 ? w.format.group_size : whole};
+          w.format.group_size == kPerTensor,         w.format.group_size > 0 ? std::min(w.format.group_size, whole) : whole};
 }
 
 }  // namespace octavo::cuda
