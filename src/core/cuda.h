@@ -81,4 +81,13 @@ Status take_error();
 // cudaError_t.
 int allow_shared_memory(const void* kernel, std::size_t bytes);
 
+// Calls launch() on a device, and returns what went wrong.
+template <class Launch>
+Status on_device(const Device& device, const Launch& launch) {
+  if (Status status = ready(device); !status.ok()) return status;
+  const DeviceGuard guard(device);
+  launch();
+  return take_error();
+}
+
 }  // namespace octavo::cuda

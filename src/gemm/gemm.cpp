@@ -93,15 +93,6 @@ Result<const Kernel*> kernel_for_all_of_it(const Arguments& a) {
   return kernel_if_any(problem_of(Op::kLinearW8A8, a));
 }
 
-// Runs launch() on a device, and returns what went wrong.
-template <class Launch>
-Status on_cuda(const Device& device, const Launch& launch) {
-  OCTAVO_RETURN_IF_ERROR(cuda::ready(device));
-  const cuda::DeviceGuard guard(device);
-  launch();
-  return cuda::take_error();
-}
-
 // W8A8 on CUDA: quantize(q, scale) puts x into the workspace, and its scale where it is not given.
 template <class Quantize>
 Status run_w8a8_on_cuda(Arguments a, std::span<std::byte> workspace, const Quantize& quantize) {
@@ -238,7 +229,8 @@ Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixVi
   a.stream = stream;
   a.constant_w = constant_w;
   return run_w8a8_on_cuda(a, workspace, [&](const MutableMatrixView& q, const MutableMatrixView& scale) {
-    return on_cuda(x.device, [&] { cuda_quantize_per_token(x, kPerChannel, q, scale, stream, ReadBy::kNextKernel); });
+    return cuda::on_device(x.device,
+                           [&] { cuda_quantize_per_token(x, kPerChannel, q, scale, stream, ReadBy::kNextKernel); });
   });
 }
 
@@ -261,7 +253,7 @@ Status linear_w8a8_static(const MatrixView& x, const MatrixView& x_scale, const 
   a.constant_w = constant_w;
   return run_w8a8_on_cuda(a, workspace, [&](const MutableMatrixView& q, const MutableMatrixView&) {
     OCTAVO_RETURN_IF_ERROR(check_static(x, x_scale, q));
-    return on_cuda(x.device, [&] { cuda_quantize_static(x, x_scale, q, stream, ReadBy::kNextKernel); });
+    return cuda::on_device(x.device, [&] { cuda_quantize_static(x, x_scale, q, stream, ReadBy::kNextKernel); });
   });
 }
 

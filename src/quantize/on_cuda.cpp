@@ -10,32 +10,19 @@
 #include "quantize/cuda/weights.h"
 
 namespace octavo {
-namespace {
-
-// Calls launch() on a device, and returns what went wrong.
-template <class Launch>
-Status on_device(const Device& device, const Launch& launch) {
-  OCTAVO_RETURN_IF_ERROR(cuda::ready(device));
-  const cuda::DeviceGuard guard(device);
-  launch();
-  return cuda::take_error();
-}
-
-}  // namespace
-
 Status quantize_per_token(const MatrixView& x, std::int64_t group_size, const MutableMatrixView& q,
                           const MutableMatrixView& scale, Stream stream) {
   OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_per_token(x, group_size, q, scale));
   if (scale.empty()) return {};
-  return on_device(x.device, [&] { cuda_quantize_per_token(x, group_size, q, scale, stream); });
+  return cuda::on_device(x.device, [&] { cuda_quantize_per_token(x, group_size, q, scale, stream); });
 }
 
 Status quantize_static(const MatrixView& x, const MatrixView& scale, const MutableMatrixView& q, Stream stream) {
   OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_static(x, scale, q));
   if (q.empty()) return {};
-  return on_device(x.device, [&] { cuda_quantize_static(x, scale, q, stream); });
+  return cuda::on_device(x.device, [&] { cuda_quantize_static(x, scale, q, stream); });
 }
 
 Status rms_norm_quantize(const MatrixView& x, const MatrixView& weight, float eps, const MutableMatrixView& q,
@@ -43,7 +30,7 @@ Status rms_norm_quantize(const MatrixView& x, const MatrixView& weight, float ep
   OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
   OCTAVO_RETURN_IF_ERROR(check_rms_norm(x, weight, eps, q, scale));
   if (scale.empty()) return {};
-  return on_device(x.device, [&] { cuda_rms_norm_quantize(x, {}, weight, eps, {}, q, scale, stream); });
+  return cuda::on_device(x.device, [&] { cuda_rms_norm_quantize(x, {}, weight, eps, {}, q, scale, stream); });
 }
 
 Status add_rms_norm_quantize(const MatrixView& x, const MatrixView& residual, const MatrixView& weight, float eps,
@@ -53,7 +40,7 @@ Status add_rms_norm_quantize(const MatrixView& x, const MatrixView& residual, co
   OCTAVO_RETURN_IF_ERROR(check_rms_norm(x, weight, eps, q, scale));
   OCTAVO_RETURN_IF_ERROR(check_add(x, residual, sum));
   if (scale.empty()) return {};
-  return on_device(x.device, [&] { cuda_rms_norm_quantize(x, residual, weight, eps, sum, q, scale, stream); });
+  return cuda::on_device(x.device, [&] { cuda_rms_norm_quantize(x, residual, weight, eps, sum, q, scale, stream); });
 }
 
 Status silu_mul_quantize(const MatrixView& gate, const MatrixView& up, const MutableMatrixView& q,
@@ -61,7 +48,7 @@ Status silu_mul_quantize(const MatrixView& gate, const MatrixView& up, const Mut
   OCTAVO_RETURN_IF_ERROR(check_on_cuda(gate, "gate"));
   OCTAVO_RETURN_IF_ERROR(check_silu_mul(gate, up, q, scale));
   if (scale.empty()) return {};
-  return on_device(gate.device, [&] { cuda_silu_mul_quantize(gate, up, q, scale, stream); });
+  return cuda::on_device(gate.device, [&] { cuda_silu_mul_quantize(gate, up, q, scale, stream); });
 }
 
 Status quantize(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out, Stream stream) {
@@ -73,14 +60,14 @@ Status quantize(const MatrixView& w, const QuantizeOptions& options, const Mutab
     return unsupported("on CUDA, asymmetric weights have a scale a channel or group");
   }
   if (out.scale.empty()) return {};
-  return on_device(w.device, [&] { cuda_quantize(w, options.scale_dtype, out, stream); });
+  return cuda::on_device(w.device, [&] { cuda_quantize(w, options.scale_dtype, out, stream); });
 }
 
 Status dequantize(const QuantizedWeight& w, const MutableMatrixView& out, Stream stream) {
   OCTAVO_RETURN_IF_ERROR(check_on_cuda(w.q, "q"));
   OCTAVO_RETURN_IF_ERROR(check_dequantize(w, out));
   if (out.empty()) return {};
-  return on_device(out.device, [&] { cuda_dequantize(w, out, stream); });
+  return cuda::on_device(out.device, [&] { cuda_dequantize(w, out, stream); });
 }
 
 }  // namespace octavo

@@ -254,6 +254,16 @@ def test_what_save_pretrained_made_of_a_quantized_model_is_refused(tmp_path):
 UP = "model.layers.0.mlp.up_proj"
 
 
+def refuses_tensors(folder, scheme, change, message):
+    """A checkpoint whose tensors `change` has changed does not load, and why matches `message`."""
+    write(folder, scheme)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=message):
+        octavo.load(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -274,12 +284,7 @@ UP = "model.layers.0.mlp.up_proj"
     ],
 )
 def test_tensors_that_do_not_fit_are_named(tmp_path, change, message):
-    write(tmp_path, "w4a16-g16")
-    tensors = load_file(tmp_path / "model.safetensors")
-    change(tensors)
-    save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=message):
-        octavo.load(tmp_path)
+    refuses_tensors(tmp_path, "w4a16-g16", change, message)
 
 
 @pytest.mark.parametrize(
@@ -307,12 +312,7 @@ def test_other_formats_are_refused(tmp_path, change, message):
     ],
 )
 def test_static_scales_that_do_not_fit_are_named(tmp_path, change, message):
-    write(tmp_path, "w8a8-static")
-    tensors = load_file(tmp_path / "model.safetensors")
-    change(tensors)
-    save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=message):
-        octavo.load(tmp_path)
+    refuses_tensors(tmp_path, "w8a8-static", change, message)
 
 
 @pytest.mark.parametrize("change", [{"symmetric": False}, {"strategy": "channel"}])

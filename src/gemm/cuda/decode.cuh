@@ -23,11 +23,6 @@
 
 namespace octavo::decode {
 
-// Tells a barrier of the CTA that this thread, and what the warp did before, is there.
-__device__ __forceinline__ void arrive(std::uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
 // One value of y, of its scaled sum.
 __device__ __forceinline__ void store(const DecodeArguments& a, int m, int n, float v) {
   void* row = static_cast<char*>(a.y) + m * a.y_stride;
@@ -85,7 +80,7 @@ __device__ __forceinline__ void reduce(const DecodeArguments& a, int tile, const
     }
   }
   __syncwarp();
-  if (lane == 0) arrive(empty);
+  if (lane == 0) sm90::barrier_arrive_here(empty);
 #pragma unroll
   for (int j = 0; j < Kind::kTokenTiles; ++j) {
 #pragma unroll
@@ -167,7 +162,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
       }
     }
     __syncwarp();
-    if (lane == 0) arrive(full + buffer * 8);
+    if (lane == 0) sm90::barrier_arrive_here(full + buffer * 8);
     if (warp == static_cast<int>(it & (a.warps - 1))) {
       reduce<Kind>(a, tile, met, shared.sums_bytes, scales, lane, full + buffer * 8, round % 2, empty + buffer * 8);
     }

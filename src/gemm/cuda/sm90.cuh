@@ -39,6 +39,11 @@ __device__ __forceinline__ void barrier_expect(std::uint32_t barrier, std::uint3
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
+// Arrives at a barrier of this CTA.
+__device__ __forceinline__ void barrier_arrive_here(std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
 // Arrives at the barrier that stands at the same address in a CTA of the cluster. Orders nothing beyond the CTA (a release
 // for the cluster would wait for all the thread's writes): whoever waits learns only that products have read a tile.
 __device__ __forceinline__ void barrier_arrive(std::uint32_t barrier, std::uint32_t cta) {

@@ -75,11 +75,6 @@ OCTAVO_WGMMAS(__nv_bfloat16, "bf16")
 #undef OCTAVO_UP_TO_5
 #undef OCTAVO_UP_TO_3
 
-// Arrives at a barrier of this CTA.
-__device__ __forceinline__ void barrier_arrive_here(std::uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
 // Two 8 x 8 matrices of 16-bit elements, held as the sums of products are (two columns of row t % 32 / 4 a thread), to
 // shared memory, transposed: lane l < 16 names where column l % 8 of matrix l / 8 goes, 16 bytes.
 __device__ __forceinline__ void store_transposed(std::uint32_t to, std::uint32_t first, std::uint32_t second) {

@@ -47,6 +47,21 @@ __device__ __forceinline__ void tell_when_written() {
   ptx::launch_dependents();
 }
 
+// Writes the scale that a thread block's largest magnitude gives, of each thread's `largest`, and calls store_all(round); of
+// a block with a NaN or Inf all values are 0.
+template <class T, class StoreAll>
+__device__ __forceinline__ void store_dynamic(unsigned largest, float* scale, const StoreAll& store_all) {
+  largest = cuda::largest_of_block(largest);
+  const bool finite = largest < Element<T>::kInfinity;
+  const cuda::DynamicRounding<T> rounding(finite ? Element<T>::value(largest) : 0.0f);
+  if (threadIdx.x == 0) *scale = finite ? rounding.scale() : __uint_as_float(cuda::kNaN);
+  if (finite) {
+    rounding.with(store_all);
+  } else {
+    store_all([](float) { return 0u; });
+  }
+}
+
 // A thread block a row of up to kVectors times 16 bytes a thread. kStatic: the scale is read, else it is written.
 template <class T, int kVectors, bool kStatic>
 __global__ void __launch_bounds__(1024)
@@ -77,15 +92,7 @@ __global__ void __launch_bounds__(1024)
     unsigned largest = 0;
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) largest = max(largest, magnitude<T>(v[i]));
-    largest = cuda::largest_of_block(largest);
-    const bool finite = largest < Element<T>::kInfinity;
-    const cuda::DynamicRounding<T> rounding(finite ? Element<T>::value(largest) : 0.0f);
-    if (threadIdx.x == 0) *s = finite ? rounding.scale() : __uint_as_float(cuda::kNaN);
-    if (finite) {
-      rounding.with(store_all);
-    } else {
-      store_all([](float) { return 0u; });
-    }
+    store_dynamic<T>(largest, s, store_all);
   }
   if (read_by == ReadBy::kAnyone) tell_when_written();
 }
@@ -113,15 +120,7 @@ __global__ void __launch_bounds__(256)
   } else {
     unsigned largest = 0;
     for (std::int64_t k = threadIdx.x; k < count; k += blockDim.x) largest = max(largest, in[k] & kMagnitude);
-    largest = cuda::largest_of_block(largest);
-    const bool finite = largest < Element<T>::kInfinity;
-    const cuda::DynamicRounding<T> rounding(finite ? Element<T>::value(largest) : 0.0f);
-    if (threadIdx.x == 0) *s = finite ? rounding.scale() : __uint_as_float(cuda::kNaN);
-    if (finite) {
-      rounding.with(store_all);
-    } else {
-      store_all([](float) { return 0u; });
-    }
+    store_dynamic<T>(largest, s, store_all);
   }
   if (read_by == ReadBy::kAnyone) tell_when_written();
 }
