@@ -251,6 +251,28 @@ std::string needs_hopper_16_bit_x_and_nibbles(const Problem& p) {
   return reason.empty() ? needs_hopper_and_16_bit_x(p) : reason;
 }
 
+// One scale a channel needs no rounding of weights.
+std::string needs_groups(const Problem& p) {
+  return p.format.group_size > 0 && p.format.group_size < p.K ? "" : "weights are not in groups along K";
+}
+
+std::string needs_hopper_16_bit_x_and_bytes_in_groups(const Problem& p) {
+  std::string reason = needs_groups(p);
+  return reason.empty() ? needs_hopper_16_bit_x_and_bytes(p) : reason;
+}
+
+std::string needs_hopper_16_bit_x_and_nibbles_in_groups(const Problem& p) {
+  std::string reason = needs_groups(p);
+  return reason.empty() ? needs_hopper_16_bit_x_and_nibbles(p) : reason;
+}
+
+// With few tokens the sums of groups are scaled as fast as weights are, and exactly.
+std::string few_tokens_to_round_for(const Problem& p) {
+  if (p.M >= kFloatWSm90RoundedTokens) return {};
+  return format_text("x has {} rows; from {} on, rounding weights to its type makes products faster", p.M,
+                     kFloatWSm90RoundedTokens);
+}
+
 constexpr DeviceType kCuda = DeviceType::kCuda;
 #endif
 
@@ -327,6 +349,11 @@ const Kernel kTable[] = {
      needs_copy_engine, needs_few_float_tokens_and_bytes, cuda_float_w8_decode},
     {"cuda_float_w4_decode", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", needs_copy_engine,
      needs_few_float_tokens_and_nibbles, cuda_float_w4_decode},
+    {"cuda_float_w8_rounded_sm90", Op::kLinear, kCuda, kRowMajor,
+     "many tokens of fp16 or bf16 x, weights one a byte in groups, on Hopper: scaled and rounded to x's type in registers",
+     needs_hopper, needs_hopper_16_bit_x_and_bytes_in_groups, cuda_float_w8_rounded_sm90, few_tokens_to_round_for},
+    {"cuda_float_w4_rounded_sm90", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", needs_hopper,
+     needs_hopper_16_bit_x_and_nibbles_in_groups, cuda_float_w4_rounded_sm90, few_tokens_to_round_for},
     {"cuda_float_w8_sm90", Op::kLinear, kCuda, kRowMajor,
      "fp16 or bf16 x, weights one a byte, on Hopper: converted in registers, wgmma", needs_hopper,
      needs_hopper_16_bit_x_and_bytes, cuda_float_w8_sm90},
@@ -381,14 +408,17 @@ Obstacle obstacle(const Kernel& kernel, const Problem& problem, bool forced = fa
 
 // Whether a row runs the problem. No reason is written, which would take longer than a small product does.
 bool runs(const Kernel& kernel, const Problem& problem) {
-  return obstacle(kernel, problem) == Obstacle::kNone && kernel.refuses(problem).empty();
+  return obstacle(kernel, problem) == Obstacle::kNone && kernel.refuses(problem).empty() &&
+         (kernel.yields == nullptr || kernel.yields(problem).empty());
 }
 
 // Why a row does not run the problem; empty when it does.
 std::string reason_against(const Kernel& kernel, const Problem& problem, bool forced = false) {
   switch (obstacle(kernel, problem, forced)) {
-    case Obstacle::kNone:
-      return kernel.refuses(problem);
+    case Obstacle::kNone: {
+      std::string reason = kernel.refuses(problem);
+      return reason.empty() && kernel.yields != nullptr && !forced ? kernel.yields(problem) : reason;
+    }
     case Obstacle::kOp:
       return format_text("it computes {}", to_string(kernel.op));
     case Obstacle::kDevice:

@@ -17,6 +17,7 @@ struct Kernel {
   Status (*usable)();                              // whether this machine can run it
   std::string (*refuses)(const Problem& problem);  // why not this problem; empty when it can
   void (*run)(const Arguments& a, Parallel& parallel);
+  std::string (*yields)(const Problem& problem) = nullptr;  // why a row below does better, unless this one is forced
 };
 
 std::span<const Kernel> kernel_table();

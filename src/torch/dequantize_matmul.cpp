@@ -17,8 +17,9 @@ constexpr int64_t kReferenceLimit = 1 << 16;  // multiplications
 constexpr int64_t kBlockElements = 1 << 22;      // 16 MiB
 constexpr int64_t kCudaBlockElements = 1 << 26;  // 256 MiB
 
-// On Hopper, sums of groups cost the kernel more than it costs to round all weights to 16 bits once and to multiply those,
-// from so many tokens on (measured on an H200); up to 512 MiB of them.
+// On Hopper, converting weights in groups costs the kernel, which does it for every tile of tokens, more than it costs to
+// round all of them to 16 bits once and to multiply those, from so many tokens on (measured on an H200); up to 512 MiB of
+// them.
 constexpr int64_t kManyTokens = 1536;
 constexpr int64_t kMaxRounded = 1 << 28;  // weights
 
@@ -89,7 +90,7 @@ Tensor float32_product(const Tensor& a, const Tensor& b) {
 }
 
 bool rounds_first(std::string_view kernel, const Problem& p) {
-  return (kernel == "cuda_float_w8_sm90" || kernel == "cuda_float_w4_sm90") && p.format.group_size > 0 &&
+  return kernel.starts_with("cuda_float_w") && kernel.ends_with("_sm90") && p.format.group_size > 0 &&
          p.format.group_size < p.K && p.M >= kManyTokens && p.N * p.K <= kMaxRounded;
 }
 

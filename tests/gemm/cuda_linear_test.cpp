@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <iostream>
 #include <map>
 #include <optional>
@@ -10,6 +11,7 @@
 #include "core/cuda.h"
 #include "device_memory.h"
 #include "gemm/check.h"
+#include "gemm/cuda/float_w_sm90.h"
 #include "gemm/kernels.h"
 #include "gemm/reference.h"
 #include "matrix.h"
@@ -34,6 +36,7 @@ struct Case {
   std::int64_t group = kPerChannel;
   DType x = DType::kBFloat16, y = DType::kBFloat16;
   std::optional<DType> bias;
+  float scale = 0;                                        // that of every group is up to twice this; 0: as quantized
   std::int64_t x_gap = 0, w_gap = 0, y_gap = 0;           // elements from the end of a row to the next
   std::int64_t x_offset = 0, w_offset = 0, y_offset = 0;  // bytes
 };
@@ -41,38 +44,57 @@ struct Case {
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << "M=" << c.M << " N=" << c.N << " K=" << c.K << ' ' << c.bits << " bits" << (c.packed ? " two a byte" : "")
              << (c.symmetric ? "" : " with zero points") << " groups of " << c.group << ", " << to_string(c.x) << " to "
-             << to_string(c.y) << " bias " << (c.bias ? to_string(*c.bias) : "none") << " gaps " << c.x_gap << ',' << c.w_gap
-             << ',' << c.y_gap << " offsets " << c.x_offset << ',' << c.w_offset << ',' << c.y_offset;
+             << to_string(c.y) << " bias " << (c.bias ? to_string(*c.bias) : "none") << " scale " << c.scale << " gaps "
+             << c.x_gap << ',' << c.w_gap << ',' << c.y_gap << " offsets " << c.x_offset << ',' << c.w_offset << ','
+             << c.y_offset;
 }
 
-// y* and Σ|x||ŵ| of every element, in fp64 from unrounded (q - z) · s.
+// Whether a row rounds weights to x's type before it multiplies them.
+bool rounds_weights(const Kernel& row) { return row.name.find("_rounded_") != std::string_view::npos; }
+
+double rounded(double value, DType dtype) {
+  return visit_float(dtype, [&](auto type) {
+    return static_cast<double>(to_float(from_float<decltype(type)>(static_cast<float>(value))));
+  });
+}
+
+// y* and Σ|x||ŵ| of every element, in fp64 from unrounded (q - z) · s; the same y* with ŵ rounded to x's type, and Σ|x| of
+// every row.
 struct Exact {
-  std::vector<double> value, magnitude;
+  std::vector<double> value, magnitude, of_rounded, x_magnitude;
 
   Exact(const Arguments& a, Parallel& pool)
-      : value(static_cast<std::size_t>(a.x.rows * a.w.q.rows)), magnitude(value.size()) {
+      : value(static_cast<std::size_t>(a.x.rows * a.w.q.rows)),
+        magnitude(value.size()),
+        of_rounded(value.size()),
+        x_magnitude(static_cast<std::size_t>(a.x.rows)) {
     const std::int64_t M = a.x.rows, N = a.w.q.rows, K = a.x.cols;
     std::vector<double> x(static_cast<std::size_t>(M * K));
     for (std::int64_t i = 0; i < M * K; ++i)
       x[static_cast<std::size_t>(i)] = static_cast<double>(reference::element(a.x, i / K, i % K));
+    for (std::int64_t i = 0; i < M * K; ++i)
+      x_magnitude[static_cast<std::size_t>(i / K)] += std::fabs(x[static_cast<std::size_t>(i)]);
     pool.run(0, N, 1, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<double> w(static_cast<std::size_t>(K));
+      std::vector<double> w(static_cast<std::size_t>(K)), rounded_w(w.size());
       for (std::int64_t n = begin; n < end; ++n) {
         for (std::int64_t k = 0; k < K; ++k) {
           w[static_cast<std::size_t>(k)] =
               static_cast<double>(reference::centered(a.w, n, k)) * static_cast<double>(reference::scale_at(a.w, n, k));
+          rounded_w[static_cast<std::size_t>(k)] = rounded(w[static_cast<std::size_t>(k)], a.x.dtype);
         }
         const double bias = a.bias.empty() ? 0 : static_cast<double>(reference::element(a.bias, 0, n));
         for (std::int64_t m = 0; m < M; ++m) {
           const double* row = x.data() + m * K;
-          double sum = bias, size = std::fabs(bias);
+          double sum = bias, size = std::fabs(bias), rounded_sum = bias;
           for (std::int64_t k = 0; k < K; ++k) {
             const double product = row[k] * w[static_cast<std::size_t>(k)];
             sum += product;
             size += std::fabs(product);
+            rounded_sum += row[k] * rounded_w[static_cast<std::size_t>(k)];
           }
           value[static_cast<std::size_t>(m * N + n)] = sum;
           magnitude[static_cast<std::size_t>(m * N + n)] = size;
+          of_rounded[static_cast<std::size_t>(m * N + n)] = rounded_sum;
         }
       }
     });
@@ -109,6 +131,7 @@ class CudaLinear : public testing::Test {
     const WeightFormat format = {c.bits, c.symmetric, c.group};
     Quantized w(format, c.N, c.K, c.packed);
     ASSERT_TRUE(quantize(random_float(DType::kFloat32, c.N, c.K, seed).view(), {}, w.mut()).ok()) << c;
+    if (c.scale != 0) set_scales(c.scale, seed, w);
     const Matrix x = random_float(c.x, c.M, c.K, seed + 1);
     const Matrix bias = c.bias ? random_float(*c.bias, 1, c.N, seed + 2) : Matrix();
     Matrix found(c.y, c.M, c.N), again(c.y, c.M, c.N);
@@ -141,18 +164,36 @@ class CudaLinear : public testing::Test {
     }
   }
 
+  // Scales with all bits of fp32, and every zero point.
+  static void set_scales(float scale, std::uint32_t seed, Quantized& w) {
+    std::mt19937 random(seed);
+    const std::int64_t zero_points = std::int64_t{1} << w.format.num_bits;
+    for (std::int64_t n = 0; n < w.scale.view().rows; ++n) {
+      for (std::int64_t g = 0; g < w.scale.view().cols; ++g) {
+        w.scale.set(n, g, scale * (1 + static_cast<float>(random()) * 0x1p-32f));
+        if (!w.format.symmetric) {
+          w.zero_point.mut().row<std::uint8_t>(n)[g] = static_cast<std::uint8_t>((n + g * 5) % zero_points);
+        }
+      }
+    }
+  }
+
   static void compare(const Kernel& row, const Case& c, const Exact& exact, const MatrixView& y) {
-    const double u = unit(c.y), sums = 0x1p-23 * (static_cast<double>(c.K) / 16 + 8);
+    const bool rounds = rounds_weights(row);
+    const double u = unit(c.y), u_x = unit(c.x);
+    const double terms = 0x1p-23 * (static_cast<double>(c.K) / 16 + 8) + (rounds ? u_x * (1 + u + u_x) : 0);
+    const double subnormal = rounds && c.x == DType::kFloat16 ? 0x1p-24 : 0;
     double squared = 0, rounded_squared = 0;
     Matrix once(c.y, 1, 1);
     for (std::int64_t m = 0; m < c.M; ++m) {
       for (std::int64_t n = 0; n < c.N; ++n) {
-        const double value = exact.value[static_cast<std::size_t>(m * c.N + n)];
+        const auto at = static_cast<std::size_t>(m * c.N + n);
+        const double value = exact.value[at];
         const double error = std::fabs(static_cast<double>(reference::element(y, m, n)) - value);
-        const double bound =
-            u * std::fabs(value) + sums * exact.magnitude[static_cast<std::size_t>(m * c.N + n)] + tiny(c.y);
+        const double bound = u * std::fabs(value) + terms * exact.magnitude[at] +
+                             subnormal * exact.x_magnitude[static_cast<std::size_t>(m)] + tiny(c.y);
         ASSERT_LE(error, bound) << row.name << " at [" << m << ", " << n << "] of " << c;
-        once.set(0, 0, static_cast<float>(value));
+        once.set(0, 0, static_cast<float>(rounds ? exact.of_rounded[at] : value));
         squared += error * error;
         rounded_squared += std::pow(static_cast<double>(reference::element(once.view(), 0, 0)) - value, 2);
       }
@@ -270,19 +311,100 @@ TEST_F(CudaLinear, ShapesOfModels) {
   }
 }
 
+// Weights in groups, with so many channels that tiles of 128, 192 and 256 tokens are chosen on 132 SMs.
+TEST_F(CudaLinear, GroupsInLargeTiles) {
+  Case c;
+  c.N = 6144;
+  c.K = 416;
+  int turn = 0;
+  for (const std::int64_t M : {200, 300, 500}) {
+    for (const DType x : {DType::kFloat16, DType::kBFloat16}) {
+      for (const bool packed : {true, false}) {
+        for (const std::int64_t group : {32, 64}) {
+          c.M = M;
+          c.x = x;
+          c.y = turn % 3 == 0 ? DType::kFloat32 : x;
+          c.bits = packed ? 4 : 8;
+          c.packed = packed;
+          c.symmetric = turn % 4 < 2;
+          c.group = group;
+          if (turn % 5 == 0) c.bias = x;
+          ++turn;
+          check(c);
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+// Scales that x's type cannot hold, small ones whose weights are subnormal in fp16, and large ones.
+TEST_F(CudaLinear, ScalesOfAnySize) {
+  Case c;
+  c.N = 136;
+  c.K = 416;  // ends within a stage, and within a group of 64 or 128
+  for (const float scale : {1e-7f, 1e-6f, 2e-5f, 4e-4f, 3e-3f, 0.3f, 5.0f, 50.0f, 100.0f}) {
+    for (const DType x : {DType::kFloat16, DType::kBFloat16}) {
+      for (const bool packed : {false, true}) {
+        for (const bool symmetric : {true, false}) {
+          for (const std::int64_t group : {32, 64, 96, 128}) {
+            for (const std::int64_t M : {3, 150, 257}) {
+              c.M = M;
+              c.x = x;
+              c.y = scale > 1e-3f && scale < 1 ? x : DType::kFloat32;
+              c.bits = packed ? 4 : 8;
+              c.packed = packed;
+              c.symmetric = symmetric;
+              c.group = group;
+              c.scale = scale;
+              check(c);
+              if (HasFatalFailure()) return;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// From some number of tokens on weights in groups are rounded, unless another row is forced; a forced one takes any number.
+TEST_F(CudaLinear, RoundsWeightsInGroupsForManyTokens) {
+  const std::string exact = "cuda_float_w4_sm90", rounded = "cuda_float_w4_rounded_sm90";
+  Problem problem = {Op::kLinear, DType::kFloat16, DType::kInt4, {4, true, 128}, kFloatWSm90RoundedTokens, 512, 1024, kGpu};
+  if (!cuda::some_gpu({9, 0, true}).ok()) GTEST_SKIP() << "no Hopper GPU";
+  EXPECT_EQ(select_kernel(problem)->kernel, rounded);
+  setenv("OCTAVO_KERNEL", exact.c_str(), 1);
+  EXPECT_EQ(select_kernel(problem)->kernel, exact);
+  unsetenv("OCTAVO_KERNEL");
+  problem.M -= 1;
+  EXPECT_EQ(select_kernel(problem)->kernel, exact);
+  problem.M = 1;
+  setenv("OCTAVO_KERNEL", rounded.c_str(), 1);
+  EXPECT_EQ(select_kernel(problem)->kernel, rounded);
+  problem.format.group_size = kPerChannel;
+  EXPECT_EQ(select_kernel(problem).status().code(), StatusCode::kUnsupported);
+  unsetenv("OCTAVO_KERNEL");
+  problem.M = 4096;
+  EXPECT_EQ(select_kernel(problem)->kernel, exact);  // one scale a channel
+}
+
 // One product alone an element, at the ends of the ranges: conversions are exact, and nothing is added.
 TEST_F(CudaLinear, IsExactWhereOneProductIs) {
   constexpr std::int64_t K = 256, N = 256, M = 40;
   for (const DType x_dtype : {DType::kFloat16, DType::kBFloat16}) {
     for (const bool packed : {false, true}) {
-      for (const bool symmetric : {true, false}) {
-        Quantized w({packed ? 4 : 8, symmetric, kPerChannel}, N, K, packed);
+      for (const auto& [symmetric, group] :
+           {std::pair{true, kPerChannel}, {false, kPerChannel}, {true, std::int64_t{64}}, {false, std::int64_t{32}}}) {
+        Quantized w({packed ? 4 : 8, symmetric, group}, N, K, packed);
         for (std::int64_t n = 0; n < N; ++n) {
           for (std::int64_t k = 0; k < w.q.view().stride; ++k) {
             w.q.mut().row<std::uint8_t>(n)[k] = static_cast<std::uint8_t>(packed ? (n + k) * 17 : n + k);
           }
-          w.scale.set(n, 0, 0.5f);
-          if (!symmetric) *w.zero_point.mut().row<std::uint8_t>(n) = static_cast<std::uint8_t>(packed ? n % 16 : n);
+          for (std::int64_t g = 0; g < w.scale.view().cols; ++g) {
+            w.scale.set(n, g, g % 2 == 0 ? 0.5f : 0.25f);
+            if (symmetric) continue;
+            w.zero_point.mut().row<std::uint8_t>(n)[g] = static_cast<std::uint8_t>(packed ? (n + g) % 16 : n + g);
+          }
         }
         Matrix x(x_dtype, M, K);
         for (std::int64_t m = 0; m < M; ++m) {
@@ -299,7 +421,9 @@ TEST_F(CudaLinear, IsExactWhereOneProductIs) {
           ASSERT_TRUE(y.download(found.mut())) << row->name;
           for (std::int64_t m = 0; m < M; ++m) {
             for (std::int64_t n = 0; n < N; ++n) {
-              ASSERT_EQ(found.view().row<float>(m)[n], reference::centered(w.view(), n, (m * 37) % K))
+              const std::int64_t k = (m * 37) % K;
+              ASSERT_EQ(found.view().row<float>(m)[n],
+                        2 * reference::centered(w.view(), n, k) * reference::scale_at(w.view(), n, k))
                   << row->name << ' ' << m << ' ' << n << (packed ? " two a byte" : "") << (symmetric ? "" : " zero points");
             }
           }

@@ -89,18 +89,16 @@ struct Convert<__half, kStorage> {
   static constexpr std::uint32_t kExponents = 0x5464;
   // zero_point is 8 for int4 and 0 for int8.
   __device__ static std::uint32_t offset(int zero_point) {
-    const int zero = kStorage == Storage::kInt8 ? 128 : zero_point;
-    return bits(__halves2half2(__int2half_rn(1024 + zero), __int2half_rn((kNibbles ? 64 : 1024) + zero)));
+    const std::uint32_t zero = kStorage == Storage::kInt8 ? 128 : static_cast<std::uint32_t>(zero_point);
+    return kNibbles ? 0x54006400 + zero * 0x00100001 : 0x64006400 + zero * 0x00010001;
+  }
+  __device__ static std::uint32_t biased(std::uint32_t raw, std::uint32_t exponents) {
+    if constexpr (kNibbles) return __byte_perm(raw, exponents, 0x5040) & 0xfff0ff0f;
+    return __byte_perm(kStorage == Storage::kInt8 ? raw ^ 0x8080 : raw, exponents, 0x4140);
   }
   __device__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t exponents, std::uint32_t offset) {
-    std::uint32_t biased;
-    if constexpr (kNibbles) {
-      biased = __byte_perm(raw, exponents, 0x5040) & 0xfff0ff0f;
-    } else {
-      // An immediate all the same: by 5 % faster at 32 tokens.
-      biased = __byte_perm(kStorage == Storage::kInt8 ? raw ^ 0x8080 : raw, 0x64646464, 0x4140);
-    }
-    return bits(__hsub2(as_pair<__half2>(biased), as_pair<__half2>(offset)));
+    // An immediate all the same for weights one a byte: by 5 % faster at 32 tokens.
+    return bits(__hsub2(as_pair<__half2>(biased(raw, kNibbles ? exponents : 0x64646464)), as_pair<__half2>(offset)));
   }
 };
 
@@ -110,7 +108,8 @@ struct Convert<__nv_bfloat16, kStorage> {
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
   static constexpr std::uint32_t kExponents = kNibbles ? 0x43004300 : 0x43;
   __device__ static std::uint32_t offset(int zero_point) {
-    return bits(__bfloat162bfloat162(__int2bfloat16_rn(kNibbles ? 128 + zero_point : zero_point - 128)));
+    if constexpr (kNibbles) return 0x43004300 + static_cast<std::uint32_t>(zero_point) * 0x00010001;
+    return bits(__bfloat162bfloat162(__int2bfloat16_rn(zero_point - 128)));
   }
   __device__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t exponents, std::uint32_t offset) {
     using Pair = __nv_bfloat162;

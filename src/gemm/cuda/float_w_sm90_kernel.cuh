@@ -14,13 +14,15 @@
 // or the tensor cores turn to the other warpgroup's. Where few tiles would leave SMs idle, a cluster of CTAs
 // divides the K of each tile; they add their sums through each other's shared memory, in the order of the CTAs.
 //
-// With groups of kPeriod steps (or a multiple), each period's sums are scaled and added to those of the tile in fp32.
+// With groups of kPeriod steps (or a multiple), each period's sums are scaled and added to those of the tile in fp32. Or
+// (kRounded) weights are scaled where they are converted, and rounded to x's type: then nothing interrupts the products.
 //
 // Weights that the kernel before does not write (constant_w) are asked for before the wait for it.
 #pragma once
 
 #include "core/ptx.cuh"
 #include "gemm/cuda/float_w_fragment.cuh"
+#include "gemm/cuda/float_w_rounded.cuh"
 #include "gemm/cuda/float_w_sm90_store.cuh"
 #include "gemm/cuda/sm90.cuh"
 
@@ -28,13 +30,16 @@ namespace octavo::sm90 {
 
 inline constexpr int kMaxFloatWStages = 16;
 
-// What a kernel is made for. kPeriod: steps of 16 along K whose sums are scaled together; 0: one scale a channel.
-template <class X_, Storage kStorage_, int kTokens_, int kPeriod_>
+// What a kernel is made for. kPeriod: steps of 16 along K whose sums are scaled together; 0: one scale a channel. Where
+// weights are rounded, steps after which a scale may change.
+template <class X_, Storage kStorage_, int kTokens_, int kPeriod_, bool kRounded_ = false>
 struct FloatW {
   using X = X_;
   static constexpr Storage kStorage = kStorage_;
   static constexpr int kTokens = kTokens_;
   static constexpr int kPeriod = kPeriod_;
+  static constexpr bool kRounded = kRounded_;
+  static constexpr bool kSumsInGroups = kPeriod > 0 && !kRounded;
   static constexpr int kBlockK = kTokens > 128 ? 64 : 128;  // of a stage
   static constexpr int kSteps = kBlockK / 16;
   static constexpr int kUnit = kPeriod > kSteps ? kPeriod / kSteps : 1;  // stages that are multiplied together
@@ -42,9 +47,10 @@ struct FloatW {
   static constexpr int kWeightBytes = kChannels * kRowBytes;
   static constexpr int kXBoxes = kBlockK / 64;  // of 64 along K, 128 bytes a row
   // Steps that are converted, then multiplied, at a time, and how many such batches may be under way. Long products hide
-  // the conversion of a single step; short ones need many steps' conversions to overlap with each other.
-  static constexpr int kBatch = kTokens > 128 ? 1 : kSteps;
-  static constexpr int kBatches = kTokens > 128 ? 4 : 1;
+  // the conversion of a single step; short ones need many steps' conversions to overlap with each other, and the longer
+  // conversion of rounded weights with the warpgroup's own products too.
+  static constexpr int kBatch = kTokens > 128 ? 1 : kRounded ? kSteps / 2 : kSteps;
+  static constexpr int kBatches = kTokens > 128 ? 4 : kRounded ? 2 : 1;
   // Tokens whose sums of a period are held beside those of the tile.
   static constexpr int kPart = kTokens < 64 ? kTokens : 64;
   static constexpr int kPieces = kTokens > 128 ? 4 : 2;
@@ -162,11 +168,11 @@ class Groups {
   __device__ __forceinline__ Groups(const FloatWArguments& a, int upper, int lower, int k)
       : group_size_(a.group_size > 0 ? a.group_size : a.K), group_(k / group_size_), last_((a.K - 1) / group_size_) {
     const int rows[] = {a.channel_row(upper), a.channel_row(lower)};
+    has_zero_points_ = a.zero_point.data != nullptr;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      scales_[i] = a.scale(rows[i]);
-      has_zero_points_ = a.zero_point.data != nullptr;
-      zero_points_[i] = a.zero_point(rows[i]);
+      scales_[i] = a.scale(rows[i]) + group_;
+      zero_points_[i] = a.zero_point(rows[i]) + group_;
       zero_point[i] = a.zero;
     }
     load(true);
@@ -175,10 +181,16 @@ class Groups {
   // Where along K the group behind the loaded one begins.
   __device__ __forceinline__ int end() const { return (group_ + 1) * group_size_; }
 
-  // Asks for the next group's.
+  // Asks for the next group's, if there is one. Pointers move along: from rows and strides they would be computed anew.
   __device__ __forceinline__ void next(bool condition) {
-    group_ += condition;
-    load(condition);
+    const int step = condition && group_ < last_ ? 1 : 0;
+    group_ += step;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      scales_[i] += step;
+      zero_points_[i] += step;
+    }
+    load(step != 0);
   }
 
   float scale[2];
@@ -186,15 +198,14 @@ class Groups {
 
  private:
   __device__ __forceinline__ void load(bool condition) {
-    const int group = min(group_, last_);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      asm volatile("{\n.reg .pred load;\nsetp.ne.b32 load, %2, 0;\n@load ld.global.nc.f32 %0, [%1];\n}"
+      asm volatile("{\n.reg .pred load;\nsetp.ne.b32 load, %2, 0;\n@load ld.global.nc.L2::128B.f32 %0, [%1];\n}"
                    : "+f"(scale[i])
-                   : "l"(scales_[i] + group), "r"(static_cast<int>(condition)));
+                   : "l"(scales_[i]), "r"(static_cast<int>(condition)));
       asm volatile("{\n.reg .pred load;\nsetp.ne.b32 load, %2, 0;\n@load ld.global.nc.u8 %0, [%1];\n}"
                    : "+r"(zero_point[i])
-                   : "l"(zero_points_[i] + group), "r"(static_cast<int>(condition && has_zero_points_)));
+                   : "l"(zero_points_[i]), "r"(static_cast<int>(condition && has_zero_points_)));
     }
   }
 
@@ -204,18 +215,64 @@ class Groups {
   bool has_zero_points_;
 };
 
-// The sums of a tile with one scale a channel: all of a channel's products are added up before it is scaled.
+// How a thread's weights become fragments whose products are all added up: exactly, with one scale a channel,
+template <class F, bool kRounded = F::kRounded>
+class Conversion {
+  using C = Convert<typename F::X, F::kStorage>;
+
+ public:
+  __device__ __forceinline__ explicit Conversion(const Groups& groups)
+      : exponents_(in_register(C::kExponents)), offset_{C::offset(groups.zero_point[0]), C::offset(groups.zero_point[1])} {}
+
+  // Before the first conversion of a block's step.
+  __device__ __forceinline__ void reach(int /*block*/, int /*step*/) {}
+
+  __device__ __forceinline__ Fragment operator()(const Raw& raw) const {
+    return convert<typename F::X, F::kStorage>(raw, exponents_, offset_[0], offset_[1]);
+  }
+
+ private:
+  std::uint32_t exponents_, offset_[2];
+};
+
+// or times the scale of their group. What that takes is made anew every kPeriod steps, where it is the same for most:
+// cheaper than to choose between two.
+template <class F>
+class Conversion<F, true> {
+  using R = Rounded<typename F::X, F::kStorage>;
+
+ public:
+  __device__ __forceinline__ explicit Conversion(Groups& groups)
+      : groups_(groups), exponents_(in_register(R::C::kExponents)) {}
+
+  __device__ __forceinline__ void reach(int block, int step) {
+    if (step % F::kPeriod != 0) return;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) factors_[i] = R::factors(groups_.scale[i], groups_.zero_point[i], exponents_);
+    groups_.next(block * F::kBlockK + (step + F::kPeriod) * 16 >= groups_.end());
+  }
+
+  __device__ __forceinline__ Fragment operator()(const Raw& raw) const {
+    return {{R::pair(raw.pairs[0], factors_[0]), R::pair(raw.pairs[1], factors_[1]), R::pair(raw.pairs[2], factors_[0]),
+             R::pair(raw.pairs[3], factors_[1])}};
+  }
+
+ private:
+  Groups& groups_;
+  std::uint32_t exponents_;
+  GroupFactors factors_[2];
+};
+
+// The sums of a tile with one scale a channel, or of rounded weights: all of a channel's products are added up.
 template <class F>
 __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, const FloatWShared<F>& shared,
-                                                  const FloatWTiles<F>& tiles, const Groups& groups, Stage& stage,
+                                                  const FloatWTiles<F>& tiles, Groups& groups, Stage& stage,
                                                   float (&sums)[F::kTokens / 2]) {
   constexpr int kBatch = F::kBatch, kBatches = F::kBatches;
-  using C = Convert<typename F::X, F::kStorage>;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const bool tells = thread % 32 == 0;
-  const std::uint32_t exponents = in_register(C::kExponents);
   const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes>(thread) + warpgroup * 64 * F::kRowBytes;
-  const std::uint32_t offset[] = {C::offset(groups.zero_point[0]), C::offset(groups.zero_point[1])};
+  Conversion<F> converted(groups);
   Fragment fragments[kBatches][kBatch];
   int previous = -1;
   for (int block = tiles.begin(); block < tiles.end(); ++block, stage.advance(a.stages)) {
@@ -235,7 +292,10 @@ __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, cons
       wgmma_wait<kBatches - 1>();  // those of this batch's registers are done
       if (first == (kBatches - 1) * kBatch && previous >= 0 && tells) barrier_arrive_here(shared.empty + previous * 8);
 #pragma unroll
-      for (int i = 0; i < kBatch; ++i) f[i] = convert<typename F::X, F::kStorage>(raw[i], exponents, offset[0], offset[1]);
+      for (int i = 0; i < kBatch; ++i) {
+        converted.reach(block, first + i);
+        f[i] = converted(raw[i]);
+      }
       fence_registers(sums);
       wgmma_fence();
 #pragma unroll
@@ -390,10 +450,10 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
     float sums[F::kTokens / 2];
 #pragma unroll
     for (int i = 0; i < F::kTokens / 2; ++i) sums[i] = 0;
-    if constexpr (F::kPeriod == 0) {
-      multiply_channels<F>(a, shared, tiles, groups, stage, sums);
-    } else {
+    if constexpr (F::kSumsInGroups) {
       multiply_groups<F>(a, shared, tiles, groups, stage, sums);
+    } else {
+      multiply_channels<F>(a, shared, tiles, groups, stage, sums);
     }
     ptx::wait_for_predecessor();
     if (!waited) load_bias();

@@ -53,6 +53,13 @@ void launch_float_w(const Arguments& a, FloatWArguments s, int split) {
                {.cluster = dim3(static_cast<unsigned>(split))}, s, x, w, y);
 }
 
+// How the weights of groups are scaled.
+enum class Scaling : std::uint8_t {
+  kChannels,  // there are no groups
+  kSums,      // the sums of each group
+  kRounded,   // the weights, which are rounded then
+};
+
 template <class X, Storage kStorage, int kPeriod>
 void launch_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
   switch (tile.tokens) {
@@ -77,6 +84,33 @@ void launch_groups(const Arguments& a, const FloatWArguments& s, const FloatWTil
   if (s.group_size % 128 == 0) return launch_tokens<X, kStorage, 8>(a, s, tile);
   if (s.group_size % 64 == 0) return launch_tokens<X, kStorage, 4>(a, s, tile);
   launch_tokens<X, kStorage, 2>(a, s, tile);
+}
+
+// The same with rounded weights. No tile of 32 tokens: sums are scaled as fast there.
+template <class X, Storage kStorage, int kPeriod>
+void launch_rounded_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
+  switch (tile.tokens) {
+    case 64:
+      return launch_float_w<FloatW<X, kStorage, 64, kPeriod, true>>(a, s, tile.split);
+    case 128:
+      return launch_float_w<FloatW<X, kStorage, 128, kPeriod, true>>(a, s, tile.split);
+    case 192:
+      return launch_float_w<FloatW<X, kStorage, 192, kPeriod, true>>(a, s, tile.split);
+    default:
+      return launch_float_w<FloatW<X, kStorage, 256, kPeriod, true>>(a, s, tile.split);
+  }
+}
+
+template <class X, Storage kStorage>
+void launch_rounded_groups(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
+  if (s.group_size % 64 == 0) return launch_rounded_tokens<X, kStorage, 4>(a, s, tile);
+  launch_rounded_tokens<X, kStorage, 2>(a, s, tile);
+}
+
+template <Storage kStorage>
+void launch_rounded(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
+  if (a.x.dtype == DType::kFloat16) return launch_rounded_groups<__half, kStorage>(a, s, tile);
+  launch_rounded_groups<__nv_bfloat16, kStorage>(a, s, tile);
 }
 
 template <Storage kStorage>
@@ -106,16 +140,20 @@ inline FloatWArguments float_w_arguments(const Arguments& a) {
 }
 
 // The tile that takes the least time, in cycles of an SM. Fitted to every tile's and division's times on an H200.
-inline FloatWTile choose(int M, int N, int K, bool grouped, int num_sms) {
+inline FloatWTile choose(int M, int N, int K, Scaling scaling, int num_sms) {
   struct Cost {
     int tokens;
-    double channels, groups;  // cycles of 64 along K, with one scale a channel and with groups
+    double cycles[3];  // of 64 along K, by Scaling; that of a tile that is not made is large
   };
-  constexpr Cost kCosts[] = {{32, 320, 390}, {64, 400, 450}, {128, 600, 690}, {192, 810, 1e9}, {256, 1060, 1340}};
+  constexpr Cost kCosts[] = {{32, {320, 390, 1e9}},
+                             {64, {400, 450, 480}},
+                             {128, {600, 690, 620}},
+                             {192, {810, 1e9, 840}},
+                             {256, {1060, 1340, 1090}}};
   FloatWTile best = {};
   double least = 1e30;
   for (const Cost& cost : kCosts) {
-    const double products = (grouped ? cost.groups : cost.channels) * ceil_div(K, 64), end = 1500 + 18 * cost.tokens;
+    const double products = cost.cycles[static_cast<int>(scaling)] * ceil_div(K, 64), end = 1500 + 18 * cost.tokens;
     const int tiles = ceil_div(M, cost.tokens) * ceil_div(N, kChannels);
     for (int split = 1; split == 1 || (split <= 4 && tiles <= clusters_at_once(split, num_sms)); ++split) {
       const double together = split > 1 ? split * (800 + 9 * cost.tokens) : 0;
@@ -126,8 +164,13 @@ inline FloatWTile choose(int M, int N, int K, bool grouped, int num_sms) {
   return best;
 }
 
+inline FloatWTile choose(const Arguments& a, const FloatWArguments& s, Scaling scaling) {
+  return choose(s.M, s.N, s.K, scaling, (*cuda::gpu(a.x.device))->num_sms);
+}
+
+// Of the kernel that scales sums.
 inline FloatWTile choose(const Arguments& a, const FloatWArguments& s) {
-  return choose(s.M, s.N, s.K, s.group_size > 0, (*cuda::gpu(a.x.device))->num_sms);
+  return choose(a, s, s.group_size > 0 ? Scaling::kSums : Scaling::kChannels);
 }
 
 }  // namespace octavo::sm90

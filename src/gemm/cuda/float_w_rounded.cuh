@@ -1,0 +1,87 @@
+// Weights in groups that are multiplied by their scale where they are converted: ŵ = (q - z) · s, rounded once to x's type,
+// two neighbours along K at a time, for two instructions more than an exact conversion.
+//
+// The scale stands in two numbers of x's type, s = high + low, and ŵ = d · high + (d · low) with one fused multiply-add,
+// where d = q - z is exact. What high + low miss of s, and the rounding of d · low, are u² |ŵ| at most together with what a
+// rounding to nearest leaves unused of u |ŵ|, u being half a unit of x's type: |error| <= u (1 + u) |ŵ|. A scale that x's
+// type can hold has low = 0, and ŵ is rounded correctly.
+//
+// In fp16 the low part of a scale below 8 would be subnormal, if not lost: it would be right to 2^-25, and ŵ to 2^-25 |d|.
+// So such scales are taken 2^12 times, and d 2^-12 times, which costs nothing: other exponents are put in front of the
+// stored bits. Both are exact, d being an integer below 256 and the scale below 2^15 then, and 2^-25 |d| becomes 2^-37 |d|,
+// so that ŵ has the error of a rounding to fp16, with its subnormal numbers and its overflow. Larger scales are taken as
+// they are.
+#pragma once
+
+#include "gemm/cuda/float_w_fragment.cuh"
+
+namespace octavo::sm90 {
+
+// What the weights of a row's group are converted with, each twice in a register: bits in front of the stored ones and what
+// is subtracted (as Convert has them), and the parts of the scale.
+struct GroupFactors {
+  std::uint32_t exponents, offset, high, low;
+};
+
+template <class X>
+struct SplitScale;
+
+template <>
+struct SplitScale<__half> {
+  // Above 65504 high + low reach 131008, so that products overflow by their own size.
+  __device__ __forceinline__ static void into(float scale, GroupFactors& to) {
+    const __half2 high = __float2half2_rn(fminf(scale, 65504));
+    to.high = bits(high);
+    to.low = bits(__float2half2_rn(scale - __low2float(high)));
+  }
+};
+
+template <>
+struct SplitScale<__nv_bfloat16> {
+  __device__ __forceinline__ static void into(float scale, GroupFactors& to) {
+    const __nv_bfloat162 high = __float2bfloat162_rn(scale);
+    to.high = bits(high);
+    to.low = bits(__float2bfloat162_rn(scale - __low2float(high)));
+  }
+};
+
+template <class X, Storage kStorage>
+struct Rounded;
+
+template <Storage kStorage>
+struct Rounded<__half, kStorage> {
+  using C = Convert<__half, kStorage>;
+  __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point, std::uint32_t /*exponents*/) {
+    // Twelve less in the exponents of both halves, and of the bytes that become theirs.
+    constexpr std::uint32_t kExponents = C::kNibbles ? C::kExponents : 0x6464;
+    const bool small = fabsf(scale) < 8;
+    GroupFactors to;
+    to.exponents = small ? kExponents - 0x3030 : kExponents;
+    to.offset = C::offset(zero_point) - (small ? 0x30003000 : 0);
+    SplitScale<__half>::into(small ? scale * 4096 : scale, to);
+    return to;
+  }
+  __device__ __forceinline__ static std::uint32_t pair(std::uint32_t raw, const GroupFactors& f) {
+    const __half2 d = __hsub2(as_pair<__half2>(C::biased(raw, f.exponents)), as_pair<__half2>(f.offset));
+    return bits(__hfma2(d, as_pair<__half2>(f.high), __hmul2(d, as_pair<__half2>(f.low))));
+  }
+};
+
+template <Storage kStorage>
+struct Rounded<__nv_bfloat16, kStorage> {
+  using C = Convert<__nv_bfloat16, kStorage>;
+  __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point, std::uint32_t exponents) {
+    GroupFactors to;
+    to.exponents = exponents;
+    to.offset = C::offset(zero_point);
+    SplitScale<__nv_bfloat16>::into(scale, to);
+    return to;
+  }
+  __device__ __forceinline__ static std::uint32_t pair(std::uint32_t raw, const GroupFactors& f) {
+    using Pair = __nv_bfloat162;
+    const Pair d = as_pair<Pair>(C::pair(raw, f.exponents, f.offset));
+    return bits(__hfma2(d, as_pair<Pair>(f.high), __hmul2(d, as_pair<Pair>(f.low))));
+  }
+};
+
+}  // namespace octavo::sm90
