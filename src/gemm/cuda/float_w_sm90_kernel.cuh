@@ -51,6 +51,7 @@ struct FloatW {
   // conversion of rounded weights with the warpgroup's own products too.
   static constexpr int kBatch = kTokens > 128 ? 1 : kRounded ? kSteps / 2 : kSteps;
   static constexpr int kBatches = kTokens > 128 ? 4 : kRounded ? 2 : 1;
+  static_assert(kSteps / kBatch % kBatches == 0);  // a batch has its own registers all along
   // Tokens whose sums of a period are held beside those of the tile.
   static constexpr int kPart = kTokens < 64 ? kTokens : 64;
   static constexpr int kPieces = kTokens > 128 ? 4 : 2;

@@ -60,6 +60,7 @@ enum class Scaling : std::uint8_t {
   kRounded,   // the weights, which are rounded then
 };
 
+// Sums of groups are scaled after 64 tokens' products, so that larger tiles than 128 would gain nothing.
 template <class X, Storage kStorage, int kPeriod>
 void launch_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
   switch (tile.tokens) {
@@ -73,7 +74,8 @@ void launch_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTil
       if constexpr (kPeriod == 0) launch_float_w<FloatW<X, kStorage, 192, 0>>(a, s, tile.split);
       return;
     default:
-      return launch_float_w<FloatW<X, kStorage, 256, kPeriod>>(a, s, tile.split);
+      if constexpr (kPeriod == 0) launch_float_w<FloatW<X, kStorage, 256, 0>>(a, s, tile.split);
+      return;
   }
 }
 
@@ -149,7 +151,7 @@ inline FloatWTile choose(int M, int N, int K, Scaling scaling, int num_sms) {
                              {64, {400, 450, 480}},
                              {128, {600, 690, 620}},
                              {192, {810, 1e9, 840}},
-                             {256, {1060, 1340, 1090}}};
+                             {256, {1060, 1e9, 1090}}};
   FloatWTile best = {};
   double least = 1e30;
   for (const Cost& cost : kCosts) {
