@@ -51,7 +51,8 @@ struct FloatW {
   // conversion of rounded weights with the warpgroup's own products too.
   static constexpr int kBatch = kTokens > 128 ? 1 : kRounded ? kSteps / 2 : kSteps;
   static constexpr int kBatches = kTokens > 128 ? 4 : kRounded ? 2 : 1;
-  static_assert(kSteps / kBatch % kBatches == 0);  // a batch has its own registers all along
+  static_assert(kSteps / kBatch % kBatches == 0);                  // a batch has its own registers all along
+  static_assert(!kRounded || (kPeriod > 0 && kPeriod <= kSteps));  // both are powers of two
   // Tokens whose sums of a period are held beside those of the tile.
   static constexpr int kPart = kTokens < 64 ? kTokens : 64;
   static constexpr int kPieces = kTokens > 128 ? 4 : 2;
@@ -277,6 +278,8 @@ __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, cons
   Fragment fragments[kBatches][kBatch];
   int previous = -1;
   for (int block = tiles.begin(); block < tiles.end(); ++block, stage.advance(a.stages)) {
+    // In front of the wait: with 256 tokens the compiler then asks for the next scales a stage before their use.
+    converted.reach(block, 0);
     barrier_wait(shared.full + stage.index * 8, stage.phase);
     const std::uint32_t w = shared.w(stage.index) + mine;
     const std::uint64_t x = tile_descriptor(shared.x(stage.index));
@@ -294,7 +297,7 @@ __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, cons
       if (first == (kBatches - 1) * kBatch && previous >= 0 && tells) barrier_arrive_here(shared.empty + previous * 8);
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
-        converted.reach(block, first + i);
+        if (first + i > 0) converted.reach(block, first + i);
         f[i] = converted(raw[i]);
       }
       fence_registers(sums);

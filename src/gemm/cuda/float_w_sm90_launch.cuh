@@ -88,23 +88,26 @@ void launch_groups(const Arguments& a, const FloatWArguments& s, const FloatWTil
   launch_tokens<X, kStorage, 2>(a, s, tile);
 }
 
-// The same with rounded weights. No tile of 32 tokens: sums are scaled as fast there.
+// The same with rounded weights. No tile of 32 tokens: sums are scaled as fast there. Scales change at most once a stage of
+// large tiles, 64 along K, and of small ones, 128.
 template <class X, Storage kStorage, int kPeriod>
 void launch_rounded_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
+  constexpr int kInStage = std::min(kPeriod, 4);
   switch (tile.tokens) {
     case 64:
       return launch_float_w<FloatW<X, kStorage, 64, kPeriod, true>>(a, s, tile.split);
     case 128:
       return launch_float_w<FloatW<X, kStorage, 128, kPeriod, true>>(a, s, tile.split);
     case 192:
-      return launch_float_w<FloatW<X, kStorage, 192, kPeriod, true>>(a, s, tile.split);
+      return launch_float_w<FloatW<X, kStorage, 192, kInStage, true>>(a, s, tile.split);
     default:
-      return launch_float_w<FloatW<X, kStorage, 256, kPeriod, true>>(a, s, tile.split);
+      return launch_float_w<FloatW<X, kStorage, 256, kInStage, true>>(a, s, tile.split);
   }
 }
 
 template <class X, Storage kStorage>
 void launch_rounded_groups(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
+  if (s.group_size % 128 == 0) return launch_rounded_tokens<X, kStorage, 8>(a, s, tile);
   if (s.group_size % 64 == 0) return launch_rounded_tokens<X, kStorage, 4>(a, s, tile);
   launch_rounded_tokens<X, kStorage, 2>(a, s, tile);
 }
