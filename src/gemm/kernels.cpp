@@ -1,5 +1,6 @@
 #include "gemm/kernels.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <iterator>
@@ -22,6 +23,7 @@
 #include "gemm/cpu/s8_w8_row_avx2.h"
 #include "gemm/cpu/s8g_w4_avx512vnni.h"
 #include "gemm/cuda/float_w_decode.h"
+#include "gemm/cuda/float_w_sm80.h"
 #include "gemm/cuda/float_w_sm90.h"
 #include "gemm/cuda/reference.h"
 #include "gemm/cuda/s8_w8_decode.h"
@@ -233,12 +235,35 @@ std::string needs_few_float_tokens_and_nibbles(const Problem& p) {
   return needs_few_float_tokens(p, float_w4_decode_fits(p.M, p.K, p.format));
 }
 
-std::string needs_hopper_and_16_bit_x(const Problem& p) {
+// Of weight-only products whose groups must not end within the piece of K that is multiplied at a time.
+std::string needs_16_bit_x_and_whole_groups(const Problem& p, std::int64_t multiple) {
   if (p.activation == DType::kFloat32) return "x is float32, it multiplies float16 and bfloat16";
-  if (const std::int64_t group = p.format.group_size; group > 0 && group < p.K && group % kFloatWSm90GroupMultiple != 0) {
-    return format_text("groups have {} weights, it takes multiples of {}", group, kFloatWSm90GroupMultiple);
+  if (const std::int64_t group = p.format.group_size; group > 0 && group < p.K && group % multiple != 0) {
+    return format_text("groups have {} weights, it takes multiples of {}", group, multiple);
   }
-  return needs_hopper_and_aligned_rows(p);
+  return {};
+}
+
+std::string needs_ampere_and_16_bit_x(const Problem& p) {
+  if (std::string reason = needs_16_bit_x_and_whole_groups(p, kFloatWSm80GroupMultiple); !reason.empty()) return reason;
+  if (p.K == 0) return "K is 0";
+  if (std::max(p.K, p.N) > kFloatWSm80MaxSide) return format_text("K or N is above {}", kFloatWSm80MaxSide);
+  return needs_ampere_problem(p);
+}
+
+std::string needs_ampere_16_bit_x_and_bytes(const Problem& p) {
+  std::string reason = needs_bytes(p);
+  return reason.empty() ? needs_ampere_and_16_bit_x(p) : reason;
+}
+
+std::string needs_ampere_16_bit_x_and_nibbles(const Problem& p) {
+  std::string reason = needs_nibbles(p);
+  return reason.empty() ? needs_ampere_and_16_bit_x(p) : reason;
+}
+
+std::string needs_hopper_and_16_bit_x(const Problem& p) {
+  std::string reason = needs_16_bit_x_and_whole_groups(p, kFloatWSm90GroupMultiple);
+  return reason.empty() ? needs_hopper_and_aligned_rows(p) : reason;
 }
 
 std::string needs_hopper_16_bit_x_and_bytes(const Problem& p) {
@@ -359,6 +384,11 @@ const Kernel kTable[] = {
      needs_hopper_16_bit_x_and_bytes, cuda_float_w8_sm90},
     {"cuda_float_w4_sm90", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", needs_hopper,
      needs_hopper_16_bit_x_and_nibbles, cuda_float_w4_sm90},
+    {"cuda_float_w8_sm80", Op::kLinear, kCuda, kRowMajor,
+     "fp16 or bf16 x, weights one a byte, from compute capability 8.0 on: converted in registers, mma.sync", needs_ampere,
+     needs_ampere_16_bit_x_and_bytes, cuda_float_w8_sm80},
+    {"cuda_float_w4_sm80", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", needs_ampere,
+     needs_ampere_16_bit_x_and_nibbles, cuda_float_w4_sm80},
     {"cuda_float_w8_reference", Op::kLinear, kCuda, kRowMajor,
      "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64", any_gpu, any_gpu_and_bytes, cuda_float_w8_reference},
     {"cuda_float_w4_reference", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", any_gpu,

@@ -1,5 +1,6 @@
 // Weight-only products by way of torch. Where no fast kernel runs and too much would be left to the reference: dequantize a
-// block of rows of W, multiply in float32. On Hopper with groups and many tokens: round W to 16 bits, multiply those.
+// block of rows of W, multiply in float32. With many tokens (on Hopper those of weights with groups): round W to 16 bits,
+// multiply those.
 #pragma once
 
 #include <string_view>
@@ -15,7 +16,7 @@ constexpr std::string_view dequantize_matmul_name(const Device& device) {
 }
 
 // Whether a weight-only product is too large for a kernel: the reference ones are for small products only, and Hopper's
-// with groups are for few tokens (but for products with a bias).
+// with groups and all of cuda_float_*_sm80 are for few tokens (but for products with a bias).
 bool too_large_for(std::string_view kernel, const Problem& problem);
 
 // Op::kLinear, whose x and y are views of the tensors, by the table's kernel or, where it is too large for that, so; on CUDA

@@ -388,6 +388,20 @@ TEST_F(CudaLinear, RoundsWeightsInGroupsForManyTokens) {
   EXPECT_EQ(select_kernel(problem)->kernel, exact);  // one scale a channel
 }
 
+// Enough channels that every multiprocessor has a tile of any size, and not a whole number of tiles: formats, strides and
+// addresses in turns, at each tile's number of tokens.
+TEST_F(CudaLinear, ManyChannels) {
+  Turns turns;
+  for (const std::int64_t M : {20, 40, 70, 130}) {
+    for (const std::int64_t K : {96, 224}) {
+      for (const bool aligned : {true, true, true, false}) {
+        check(turns.next(M, 17005, aligned ? K : K + 3, aligned));
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
 // One product alone an element, at the ends of the ranges: conversions are exact, and nothing is added.
 TEST_F(CudaLinear, IsExactWhereOneProductIs) {
   constexpr std::int64_t K = 256, N = 256, M = 40;

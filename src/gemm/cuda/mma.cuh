@@ -1,6 +1,8 @@
-// Instructions of compute capability 8.0 and more: asynchronous copies into shared memory, fragments out of it, integer
-// products.
+// Instructions of compute capability 8.0 and more: asynchronous copies into shared memory, fragments out of it, products.
 #pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <cstdint>
 
@@ -41,6 +43,22 @@ __device__ inline void store16_shared(std::uint32_t target, const std::uint32_t 
                : "memory");
 }
 
+// Words out of shared memory.
+__device__ __forceinline__ void load_shared(std::uint32_t (&v)[1], std::uint32_t address) {
+  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v[0]) : "r"(address) : "memory");
+}
+__device__ __forceinline__ void load_shared(std::uint32_t (&v)[2], std::uint32_t address) {
+  asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v[0]), "=r"(v[1]) : "r"(address) : "memory");
+}
+__device__ __forceinline__ uint4 load16_shared(std::uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+
 // Four matrices of 8 rows x 16 bytes. Lanes 8i … 8i+7 give the addresses of the rows of matrix i; lane l gets in f[i] bytes
 // 4(l % 4) … +3 of row l / 4.
 __device__ inline void load_matrices(std::uint32_t (&f)[4], std::uint32_t address) {
@@ -58,6 +76,21 @@ __device__ inline void multiply_s8(std::int32_t (&c)[4], const std::uint32_t (&a
       "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// d [16, 8] += a [16, 16] · b [8, 16]ᵀ in float32. Lane 4g + t has of a pairs along K of rows g (a0, a2) and g + 8 (a1, a3),
+// of b those of row g (b0 meets a0 and a1, b1 meets a2 and a3), and d[g][2t + {0, 1}] and, eight rows below, d[2] and d[3].
+__device__ __forceinline__ void multiply(__half /*x*/, float (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,
+                                         std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+__device__ __forceinline__ void multiply(__nv_bfloat16 /*x*/, float (&d)[4], std::uint32_t a0, std::uint32_t a1,
+                                         std::uint32_t a2, std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 }  // namespace octavo::cuda

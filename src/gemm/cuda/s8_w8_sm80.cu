@@ -1,28 +1,24 @@
 // A block of threads computes a tile of y, kRows x kCols. Tiles of x and of w, kBytes of K at a time, go through a ring of
 // shared memory by asynchronous copies; warps take their part of the tile, or of kBytes, and multiply with m16n8k32. Integer
 // sums do not depend on their order, so that where tiles are small and few, the warps of a block share K out among them.
-//
-// Shared memory holds the 16-byte chunks of a row permuted, by an exclusive or with the row, so that neither the copies nor
-// ldmatrix meet a bank twice.
 #include <algorithm>
 #include <span>
 
 #include "core/cuda_launch.cuh"
 #include "core/ptx.cuh"
 #include "gemm/alignment.h"
+#include "gemm/cuda/copy_rows.cuh"
 #include "gemm/cuda/epilogue.cuh"
 #include "gemm/cuda/mma.cuh"
 #include "gemm/cuda/s8_w8_sm80.h"
+#include "gemm/cuda/store_outputs.cuh"
 
 namespace octavo {
 namespace {
 
 using namespace cuda;
 
-constexpr int kChunk = 16;      // bytes of the widest copy
-constexpr int kStepK = 32;      // of one mma
-constexpr int kOutputs = 8;     // outputs of a row that a thread stores at a time
-constexpr int kRasterRows = 8;  // of tiles, see tile_of_block()
+constexpr int kStepK = 32;  // of one mma
 
 template <int kRows_, int kCols_, int kBytes_, int kWarpsM_, int kWarpsN_, int kWarpsK_, int kStages_, int kBlocks_ = 2>
 struct Tile {
@@ -50,8 +46,8 @@ struct Tile {
 };
 
 struct Params {
-  const std::int8_t* x;
-  const std::int8_t* w;
+  const std::uint8_t* x;
+  const std::uint8_t* w;
   char* y;
   std::int64_t x_stride, w_stride, y_stride;
   std::int64_t M, N;
@@ -63,96 +59,6 @@ struct Params {
   bool constant_w;
   Epilogue epilogue;
 };
-
-// Byte offset of a chunk in a tile of shared memory.
-template <int kBytes>
-__device__ int chunk_offset(int row, int chunk) {
-  constexpr int kChunks = kBytes / kChunk;
-  const int key = kChunks >= 8 ? row & 7 : row >> 1 & 3;
-  return row * kBytes + (chunk ^ key) * kChunk;
-}
-
-// Sixteen bytes from anywhere, zeros after the first `bytes`. `before` and `after`: whether the row goes on for three bytes
-// on that side, so that aligned words may be read.
-__device__ inline void copy16_bytewise(std::uint32_t target, const std::int8_t* source, int bytes, bool before, bool after) {
-  std::uint32_t v[4] = {};
-  if (before && after) {
-    const auto address = reinterpret_cast<std::uintptr_t>(source);
-    const auto* words = reinterpret_cast<const std::uint32_t*>(address & ~std::uintptr_t{3});
-    const unsigned shift = 8 * (address & 3);
-    std::uint32_t low = words[0];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const std::uint32_t high = i < 3 || shift != 0 ? words[i + 1] : 0;
-      v[i] = __funnelshift_r(low, high, shift);
-      low = high;
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < kChunk; ++i) {
-      if (i < bytes) v[i / 4] |= static_cast<std::uint32_t>(static_cast<std::uint8_t>(source[i])) << 8 * (i % 4);
-    }
-  }
-  store16_shared(target, v);
-}
-
-// One thread's share of copying a matrix's rows into the stages, one tile of K after the other. Aligned: rows begin at
-// multiples of sixteen bytes, and have a multiple of sixteen.
-template <int kRows, int kBytes, int kThreads, bool kAligned>
-class Copier {
-  static constexpr int kChunks = kBytes / kChunk;
-  static constexpr int kRowStep = kThreads / kChunks;
-  static_assert(kThreads % kChunks == 0 && kRows % kRowStep == 0 && kRowStep % 8 == 0);
-
- public:
-  __device__ Copier(const std::int8_t* matrix, std::int64_t stride, std::int64_t rows, int K, bool words)
-      : step_(kRowStep * stride), k_(threadIdx.x % kChunks * kChunk), left_(K - k_), words_(words) {
-    const int row = threadIdx.x / kChunks;
-    source_ = matrix + row * stride + k_;
-    rows_ = static_cast<int>(rows < kRows ? rows : kRows) - row;
-    target_ = chunk_offset<kBytes>(row, threadIdx.x % kChunks);
-  }
-
-  // Rows and bytes that the matrix does not have become zeros.
-  __device__ void copy(std::uint32_t tile) {
-    const int bytes = left_ < 0 ? 0 : left_ < kChunk ? left_ : kChunk;
-#pragma unroll
-    for (int i = 0; i < kRows / kRowStep; ++i) {
-      const std::uint32_t target = tile + target_ + i * kRowStep * kBytes;
-      const std::int8_t* source = source_ + i * step_;
-      const int n = i * kRowStep < rows_ ? bytes : 0;
-      if constexpr (kAligned) {
-        copy16_async(target, source, n > 0);
-      } else if (words_) {
-#pragma unroll
-        for (int j = 0; j < kChunk; j += 4) copy4_async(target + j, source + j, n <= j ? 0 : n - j < 4 ? n - j : 4);
-      } else {
-        copy16_bytewise(target, source, n, k_ >= 3 && n == kChunk, left_ >= kChunk + 3);
-      }
-    }
-    source_ += kBytes;
-    k_ += kBytes;
-    left_ -= kBytes;
-  }
-
- private:
-  const std::int8_t* source_;
-  std::int64_t step_;
-  int k_;
-  int left_;  // bytes of the row from source_ on
-  int rows_;  // of the tile from this thread's first on
-  std::uint32_t target_;
-  bool words_;
-};
-
-// Which tile of y a block computes: kRasterRows rows of tiles together, so that the blocks that run at a time share what
-// they read in the second-level cache.
-__device__ inline uint2 tile_of_block(const Params& p) {
-  const unsigned band = blockIdx.x / (kRasterRows * p.tiles_n);
-  const unsigned rest = blockIdx.x - band * kRasterRows * p.tiles_n;
-  const unsigned rows = min(p.tiles_m - band * kRasterRows, static_cast<unsigned>(kRasterRows));
-  return {band * kRasterRows + rest % rows, rest / rows};
-}
 
 // Writes outputs of the kOutputs columns from n on, row by row.
 class Writer {
@@ -168,7 +74,10 @@ class Writer {
   }
 
   __device__ void write(std::int64_t m, const std::int32_t (&sums)[kOutputs]) const {
-    if (p_.y_dtype == DType::kInt32) return store(m, sums);
+    char* y = p_.y + m * p_.y_stride;
+    if (p_.y_dtype == DType::kInt32) {
+      return store_outputs(reinterpret_cast<std::int32_t*>(y) + n_, sums, count_, p_.y_vectors);
+    }
     float t[kOutputs];
     const float x_scale = x_scale_at(p_.epilogue, m);
 #pragma unroll
@@ -176,43 +85,10 @@ class Writer {
       t[i] = scale_sum(sums[i], scale_[i], x_scale);
       if (p_.epilogue.bias != nullptr) t[i] = __fadd_rn(t[i], bias_[i]);  // adding 0 would lose the sign of -0
     }
-    switch (p_.y_dtype) {
-      case DType::kFloat16:
-        return round_and_store<__half>(m, t);
-      case DType::kBFloat16:
-        return round_and_store<__nv_bfloat16>(m, t);
-      default:
-        return store(m, t);
-    }
+    round_and_store(y, n_, p_.y_dtype, t, count_, p_.y_vectors);
   }
 
  private:
-  template <class T>
-  __device__ void round_and_store(std::int64_t m, const float (&t)[kOutputs]) const {
-    alignas(uint4) T v[kOutputs];
-#pragma unroll
-    for (int i = 0; i < kOutputs; ++i) v[i] = round_to<T>(t[i]);
-    store(m, v);
-  }
-
-  template <class T>
-  __device__ void store(std::int64_t m, const T (&v)[kOutputs]) const {
-    T* y = reinterpret_cast<T*>(p_.y + m * p_.y_stride) + n_;
-    if (p_.y_vectors && count_ == kOutputs) {
-#pragma unroll
-      for (int i = 0; i < static_cast<int>(sizeof(v) / sizeof(uint4)); ++i) {
-        uint4 bits;
-        memcpy(&bits, reinterpret_cast<const char*>(v) + i * sizeof(bits), sizeof(bits));
-        reinterpret_cast<uint4*>(y)[i] = bits;
-      }
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i < kOutputs; ++i) {
-      if (i < count_) y[i] = v[i];
-    }
-  }
-
   const Params& p_;
   std::int64_t n_;
   int count_;  // of the columns, those that y has; none at all: not positive
@@ -337,7 +213,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) s8_w8(const __grid_co
 #if __CUDA_ARCH__ >= 800
   extern __shared__ __align__(128) unsigned char shared[];
   const std::uint32_t ring = shared_address(shared);
-  const uint2 tile = tile_of_block(p);
+  const uint2 tile = tile_of_block(p.tiles_m, p.tiles_n);
   const std::int64_t m0 = static_cast<std::int64_t>(tile.x) * T::kRows;
   const std::int64_t n0 = static_cast<std::int64_t>(tile.y) * T::kCols;
   Copier<T::kRows, T::kBytes, T::kThreads, kAligned> x(p.x + m0 * p.x_stride, p.x_stride, p.M - m0, p.K, p.words);
@@ -457,8 +333,8 @@ void cuda_s8_w8_sm80(const Arguments& a, Parallel& /*parallel*/) {
   const std::int64_t N = a.y.cols;
   const int alignment = std::min(alignment_of(a.x), alignment_of(a.w.q));
   Params p = {};
-  p.x = static_cast<const std::int8_t*>(a.x.data);
-  p.w = static_cast<const std::int8_t*>(a.w.q.data);
+  p.x = static_cast<const std::uint8_t*>(a.x.data);
+  p.w = static_cast<const std::uint8_t*>(a.w.q.data);
   p.y = static_cast<char*>(a.y.data);
   p.x_stride = a.x.stride;
   p.w_stride = a.w.q.stride;

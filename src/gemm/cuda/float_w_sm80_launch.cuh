@@ -1,0 +1,105 @@
+// Which tile a weight-only product takes from compute capability 8.0 on, and its launch.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+
+#include "core/cuda_launch.cuh"
+#include "gemm/alignment.h"
+#include "gemm/cuda/float_w_sm80.h"
+#include "gemm/cuda/float_w_sm80_kernel.cuh"
+
+namespace octavo::sm80 {
+
+// Large tiles read less of x and w, small ones keep more multiprocessors busy. (Rings of 48 KiB: two blocks a
+// multiprocessor also where it has 100.)
+//                tokens channels K    warps    ring       blocks
+using T128 = Tile<128, 128, 64, 2, 2, 1, 72 * 1024, 2>;
+using T64 = Tile<64, 128, 64, 1, 4, 1, 48 * 1024, 2>;
+using T32 = Tile<32, 64, 128, 1, 2, 2, 48 * 1024, 3>;
+using T16 = Tile<16, 32, 256, 1, 1, 4, 48 * 1024, 3>;
+
+inline std::int64_t tiles_of(std::int64_t size, int tile) { return (size + tile - 1) / tile; }
+
+template <class F, bool kAligned>
+void launch_tile(FloatWArguments s, Stream stream) {
+  s.tiles_m = static_cast<unsigned>(tiles_of(s.M, F::kTokens));
+  s.tiles_n = static_cast<unsigned>(tiles_of(s.N, F::kChannels));
+  if constexpr (F::kGroups) {
+    s.groups.stage_groups = F::kStageUnits / s.groups.units;
+    s.groups.stage_units = F::kStageUnits % s.groups.units;
+  }
+  cuda::launch(float_w_kernel<F, kAligned>, s.tiles_m * s.tiles_n, kThreads, F::kShared, stream, {}, s);
+}
+
+// A size of tile, for the choice among them.
+struct Choice {
+  int tokens, channels;
+  void (*launch)(FloatWArguments s, Stream stream);
+};
+
+template <class F, bool kAligned = true>
+constexpr Choice choice() {
+  return {F::kTokens, F::kChannels, launch_tile<F, kAligned>};
+}
+
+// The first of them that the tokens fill more than half of and that gives nearly every multiprocessor a tile; else the last.
+inline const Choice& choose(std::span<const Choice> choices, std::int64_t M, std::int64_t N, int num_sms) {
+  for (const Choice& c : choices) {
+    if (M > c.tokens / 2 && tiles_of(M, c.tokens) * tiles_of(N, c.channels) * 10 >= num_sms * 9) return c;
+  }
+  return choices.back();
+}
+
+// Sums of groups apart from the tile's leave no registers for the largest tile.
+template <class X, int kBits, bool kGroups>
+void launch_groups(const Arguments& a, const FloatWArguments& s, bool aligned) {
+  using F64 = FloatW<X, kBits, kGroups, T64>;
+  using F32 = FloatW<X, kBits, kGroups, T32>;
+  using F16 = FloatW<X, kBits, kGroups, T16>;
+  static constexpr Choice kAligned[] = {choice<std::conditional_t<kGroups, F64, FloatW<X, kBits, kGroups, T128>>>(),
+                                        choice<F64>(), choice<F32>(), choice<F16>()};
+  static constexpr Choice kUnaligned[] = {choice<F64, false>(), choice<F16, false>()};
+  const std::span<const Choice> choices = aligned ? std::span<const Choice>(kAligned) : kUnaligned;
+  choose(choices, s.M, s.N, (*cuda::gpu(a.y.device))->num_sms).launch(s, a.stream);
+}
+
+template <class X, int kBits>
+void launch_x(const Arguments& a, const FloatWArguments& s, bool aligned) {
+  if (s.groups.last > 0 || !a.w.format.symmetric) return launch_groups<X, kBits, true>(a, s, aligned);
+  launch_groups<X, kBits, false>(a, s, aligned);
+}
+
+template <int kBits>
+void launch_float_w(const Arguments& a) {
+  const std::int64_t K = a.x.cols, group_size = a.w.format.group_size;
+  const int alignment = std::min(alignment_of(a.x), alignment_of(a.w.q));
+  FloatWArguments s = {};
+  s.x = static_cast<const std::uint8_t*>(a.x.data);
+  s.w = static_cast<const std::uint8_t*>(a.w.q.data);
+  s.y = static_cast<char*>(a.y.data);
+  s.x_stride = a.x.stride;
+  s.w_stride = a.w.q.stride;
+  s.y_stride = a.y.stride;
+  s.M = a.y.rows;
+  s.N = a.y.cols;
+  s.x_row = static_cast<int>(row_bytes(a.x.dtype, K));
+  s.w_row = static_cast<int>(row_bytes(a.w.q.dtype, K));
+  s.words = alignment >= 4;
+  s.y_vectors = alignment_of(a.y) == 16;
+  s.y_dtype = a.y.dtype;
+  s.constant_w = a.constant_w;
+  s.bias = cuda::epilogue_of(a);
+  s.groups.scale = cuda::rows_of<const float>(a.w.scale);
+  if (!a.w.format.symmetric) s.groups.zero_point = cuda::rows_of<const std::uint8_t>(a.w.zero_point);
+  s.groups.per_tensor = group_size == kPerTensor;
+  s.groups.units = static_cast<int>(tiles_of(group_size > 0 && group_size < K ? group_size : K, kUnitK));
+  s.groups.last = static_cast<int>(tiles_of(K, kUnitK) - 1) / s.groups.units;
+  const bool aligned = alignment == 16 && s.x_row % 16 == 0 && s.w_row % 16 == 0;
+  if (a.x.dtype == DType::kFloat16) return launch_x<__half, kBits>(a, s, aligned);
+  launch_x<__nv_bfloat16, kBits>(a, s, aligned);
+}
+
+}  // namespace octavo::sm80

@@ -1,0 +1,91 @@
+// What the parts of the weight-only kernel for compute capability 8.0 and more agree on: tiles, where they stand in shared
+// memory, and what the kernel is launched with.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/rows.cuh"
+#include "gemm/cuda/epilogue.cuh"
+
+namespace octavo::sm80 {
+
+inline constexpr int kUnitK = 32;  // weights of a channel that are multiplied together: two products, never of two groups
+inline constexpr int kThreads = 128;
+
+// A weight's scales and zero points; per channel or tensor, one group as long as K.
+struct Groups {
+  cuda::Rows<const float> scale;              // a row a channel, or one in all
+  cuda::Rows<const std::uint8_t> zero_point;  // the same; no data: none
+  bool per_tensor;
+  int units;                      // of a group
+  int last;                       // of a channel
+  int stage_groups, stage_units;  // a stage of the ring, as whole groups and the units left
+};
+
+struct FloatWArguments {
+  const std::uint8_t* x;
+  const std::uint8_t* w;
+  char* y;
+  std::int64_t x_stride, w_stride, y_stride;  // bytes
+  std::int64_t M, N;
+  int x_row, w_row;  // bytes that are read of a row
+  unsigned tiles_m, tiles_n;
+  bool words;      // where copies are not of 16 bytes: whether x and w are aligned to 4
+  bool y_vectors;  // whether y is aligned to 16 bytes
+  DType y_dtype;
+  bool constant_w;
+  Groups groups;
+  cuda::Epilogue bias;  // of which that is used alone
+};
+
+// A tile of y, the K that a stage of the ring holds of it, and how the warps of a block divide these. Up to kRing bytes of
+// ring, where three stages fit.
+template <int kTokens_, int kChannels_, int kStageK_, int kWarpsM_, int kWarpsN_, int kWarpsK_, int kRing_, int kBlocks_>
+struct Tile {
+  static constexpr int kTokens = kTokens_, kChannels = kChannels_, kStageK = kStageK_;
+  static constexpr int kWarpsM = kWarpsM_, kWarpsN = kWarpsN_, kWarpsK = kWarpsK_;
+  static constexpr int kRing = kRing_;
+  static constexpr int kBlocks = kBlocks_;  // on a multiprocessor at a time, at least
+};
+
+// x of type X times weights of kBits, as they are stored. kGroups: weights have groups, or zero points; else one scale a
+// channel, and int8 or int4.
+template <class X_, int kBits_, bool kGroups_, class Tile>
+struct FloatW : Tile {
+  using X = X_;
+  static constexpr int kBits = kBits_;
+  static constexpr bool kGroups = kGroups_;
+  static constexpr int kStageUnits = Tile::kStageK / kUnitK;
+  static constexpr int kUnits = kStageUnits / Tile::kWarpsK;  // of a warp, in a stage
+  static constexpr int kWarpTokens = Tile::kTokens / Tile::kWarpsM, kWarpChannels = Tile::kChannels / Tile::kWarpsN;
+  static constexpr int kM = kWarpTokens / 8, kN = kWarpChannels / 16;  // products of a warp
+
+  // A warp reads 16 bytes of x, or 8 weights, a thread: kSpan chunks of a row's unit.
+  static constexpr int kXUnit = 2 * kUnitK, kWUnit = kUnitK * kBits / 8;  // bytes of a row
+  static constexpr int kXSpan = kXUnit / 16, kWSpan = kWUnit / 16;
+  static constexpr int kXRow = kXUnit * kStageUnits, kWRow = kWUnit * kStageUnits;
+  static constexpr int kXBytes = Tile::kTokens * kXRow;
+  static constexpr int kStageBytes = kXBytes + Tile::kChannels * kWRow;
+
+  // A scale and a zero point of every channel and unit of a stage, which one thread loads; of two stages.
+  static constexpr int kPairs = Tile::kChannels * kStageUnits;
+  static constexpr int kPairsBytes = kPairs * 8;
+
+  static constexpr int kGroupsBytes = kGroups ? 2 * kPairsBytes : 0;
+  static constexpr int kStages = std::clamp((Tile::kRing - kGroupsBytes) / kStageBytes, 3, 4);
+  static constexpr int kRingBytes = kStages * kStageBytes;
+
+  // Sums on their way to y, after the ring: the tile once for every part of K. Rows lie apart by four banks, so that a
+  // warp's eight channels of four pairs of tokens are in 32 of them.
+  static constexpr int kSumRow = Tile::kChannels + 4;
+  static constexpr int kSumBytes = Tile::kTokens * Tile::kWarpsK * kSumRow * 4;
+  static constexpr int kShared = std::max(kRingBytes + kGroupsBytes, kSumBytes);
+
+  static_assert(Tile::kWarpsM * Tile::kWarpsN * Tile::kWarpsK * 32 == kThreads);
+  static_assert(kUnits == 2, "units are addressed by an exclusive or");
+  static_assert(kPairs % kThreads == 0 && kThreads % kStageUnits == 0);
+  static_assert(kShared <= 99 * 1024, "what every device of compute capability 8.0 or more has");
+};
+
+}  // namespace octavo::sm80

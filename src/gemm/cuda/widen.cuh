@@ -1,0 +1,116 @@
+// From quantized weights as they are stored to pairs of float16 or bfloat16 in registers, exactly.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+namespace octavo::cuda {
+
+__device__ __forceinline__ std::uint32_t subtract(__half /*x*/, std::uint32_t a, std::uint32_t b) {
+  asm("sub.rn.f16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
+  return a;
+}
+__device__ __forceinline__ std::uint32_t subtract(__nv_bfloat16 /*x*/, std::uint32_t a, std::uint32_t b) {
+#if __CUDA_ARCH__ >= 900
+  asm("sub.rn.bf16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
+#else
+  asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(a) : "r"(b), "r"(0xbf80bf80u));  // b · -1 + a: rounded once too
+#endif
+  return a;
+}
+
+// (a & b) | c
+__device__ __forceinline__ std::uint32_t and_or(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  asm("lop3.b32 %0, %0, %1, %2, 0xea;" : "+r"(a) : "r"(b), "r"(c));
+  return a;
+}
+
+// A channel's weights as pairs of X, and its zero point in the form that subtracts fastest. Every value is exact: integers
+// up to 2048 are in float16, up to 256 in bfloat16. (Subnormal float16, which would save the addition of 1024, is not: a
+// tensor core aligns products by the exponents of their factors, and loses what is below.)
+template <class X, int kBits>
+struct Weights;
+
+// int8, or uint8 with its zero point: bytes q and q ^ 0x80 are the same number apart from 128.
+template <>
+struct Weights<__half, 8> {
+  std::uint32_t flip = 0x80808080u;  // of int8; 0 of uint8
+  std::uint32_t bias = 0x64806480u;  // 1024 + the zero point of the flipped byte, twice: 128, of int8
+  __device__ void set_zero_point(std::uint32_t z) {
+    flip = 0;
+    bias = (0x6400u | z) * 0x10001u;
+  }
+  __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
+    q ^= flip;
+    w[0] = subtract(__half(), __byte_perm(q, 0x64646464u, 0x4140), bias);  // 1024 + q
+    w[1] = subtract(__half(), __byte_perm(q, 0x64646464u, 0x4342), bias);
+  }
+};
+template <>
+struct Weights<__nv_bfloat16, 8> {
+  std::uint32_t flip = 0;  // of int8; 0x80 a byte of uint8
+  std::uint32_t bias = 0;  // the zero point less 128 of uint8, twice
+  bool zeros = false;
+  __device__ void set_zero_point(std::uint32_t z) {
+    zeros = true;
+    flip = 0x80808080u;
+    bias = signed_bytes((z ^ 0x80) * 0x10001u);
+  }
+  // The low seven bits of q in those of 128, minus 128 or, where q is negative, 256.
+  __device__ static std::uint32_t signed_bytes(std::uint32_t bytes) {
+    return subtract(__nv_bfloat16(), and_or(bytes, 0x007f007fu, 0x43004300u), and_or(bytes, 0x00800080u, 0x43004300u));
+  }
+  __device__ std::uint32_t widened(std::uint32_t bytes) const {
+    const std::uint32_t value = signed_bytes(bytes);
+    return zeros ? subtract(__nv_bfloat16(), value, bias) : value;
+  }
+  __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
+    q ^= flip;
+    w[0] = widened(__byte_perm(q, 0, 0x4140));
+    w[1] = widened(__byte_perm(q, 0, 0x4342));
+  }
+};
+
+// Eight nibbles e0 … e7 as the pairs (e0, e4), (e1, e5), (e2, e6), (e3, e7). The zero point of int4 is 8.
+template <>
+struct Weights<__half, 4> {
+  std::uint32_t bias = 0x64086408u;    // 1024 + z
+  std::uint32_t bias16 = 0xd480d480u;  // -(64 + z)
+  __device__ void set_zero_point(std::uint32_t z) {
+    bias = (0x6400u | z) * 0x10001u;
+    bias16 = (0xd400u | z << 4) * 0x10001u;
+  }
+  __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
+    const std::uint32_t high = q >> 8;
+    w[0] = subtract(__half(), and_or(q, 0x000f000fu, 0x64006400u), bias);
+    w[1] = sixteenth(and_or(q, 0x00f000f0u, 0x64006400u));
+    w[2] = subtract(__half(), and_or(high, 0x000f000fu, 0x64006400u), bias);
+    w[3] = sixteenth(and_or(high, 0x00f000f0u, 0x64006400u));
+  }
+  // (1024 + 16 e) / 16 - (64 + z)
+  __device__ std::uint32_t sixteenth(std::uint32_t v) const {
+    asm("fma.rn.f16x2 %0, %0, %1, %2;" : "+r"(v) : "r"(0x2c002c00u), "r"(bias16));
+    return v;
+  }
+};
+template <>
+struct Weights<__nv_bfloat16, 4> {
+  std::uint32_t bias = 0x43084308u;  // 128 + z
+  __device__ void set_zero_point(std::uint32_t z) { bias = (0x4300u | z) * 0x10001u; }
+  __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) w[i] = subtract(__nv_bfloat16(), and_or(q >> (4 * i), 0x000f000fu, 0x43004300u), bias);
+  }
+};
+
+// Sixteen bytes of x in the order in which they meet the weights: of 16-bit x, nibbles are paired as below.
+template <int kBits>
+__device__ __forceinline__ uint4 ordered(const uint4& v) {
+  if constexpr (kBits == 8) return v;
+  return {__byte_perm(v.x, v.z, 0x5410), __byte_perm(v.x, v.z, 0x7632), __byte_perm(v.y, v.w, 0x5410),
+          __byte_perm(v.y, v.w, 0x7632)};
+}
+
+}  // namespace octavo::cuda
