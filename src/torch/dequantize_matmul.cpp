@@ -20,7 +20,7 @@ constexpr int64_t kCudaBlockElements = 1 << 26;  // 256 MiB
 // From so many tokens on it costs less to round all weights to 16 bits once and to multiply those, up to 512 MiB of them,
 // than what a kernel loses: on Hopper to the sums of groups (measured on an H200), the one of mma.sync to cuBLAS, with
 // groups or without (an estimate: an A100 writes and reads such weights in the time in which it multiplies 400 tokens).
-constexpr int64_t kManyTokens = 1536;
+constexpr int64_t kManyTokens = 1 << 20;
 constexpr int64_t kManyTokensSm80 = 1024;
 constexpr int64_t kMaxRounded = 1 << 28;  // weights
 

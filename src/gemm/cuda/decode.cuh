@@ -2,19 +2,21 @@
 // int4 weights row-major as they come from a checkpoint. Time is reading the weights once, so all that is here is about
 // keeping memory busy, and about the time from one kernel of a chain to the next:
 //
-//   w, a tile of       | warp 0 | warp 1 | … | warp 7 | warp 0 | …   K in blocks of 128 bytes, dealt to the CTA's
-//   16 channels        |  2 KB  |  2 KB  |   |                        warps in turn, on through all its tiles
+//   w, a tile of       | warp 0 | warp 1 | … | warp 0 | …   K in blocks of 256 bytes a channel, dealt to the CTA's warps in
+//   16 channels        |  4 KB  |  4 KB  |   |              turn, on through all its tiles
 //
 //   ring of a warp     | block | block | …    copied by one of its threads (TMA), read by the warp that asked for them: no
 //                                             warp waits for another before the end of a tile
 //   x                  | token | token | …    all of K, copied once a CTA
-//   sums               | warp 0 | … | warp 7 |    of a tile, added in this order by one of the warps, which scales, rounds
-//                                                 and stores, while the others go on with the next tile
+//   sums               | warp 0 | warp 1 | …  of a tile, added in this order by one of the warps, which scales, rounds and
+//                                             stores, while the others go on with the next tile
 //
 //   a warp's time      ask, ask | wait for the kernel in front | copy x | take 0, ask, multiply | take 1, ask, multiply | …
 //
-// A CTA takes a run of tiles. Two of them fill a multiprocessor, and the kernel behind may start at once: its CTAs take the
-// places of those that end, and ask for their weights while others still work on ours.
+// A multiprocessor has one CTA, which takes one tile in so many, so that all of them read neighbouring memory. Where a ring
+// worth having leaves room, the next kernel's CTA stands beside it, and has asked for its weights when ours ends. How much
+// is on its way at a time matters: of little, memory idles; behind too much wait x, and the word that the kernel in front
+// has ended. And a multiprocessor takes some 40 copies at a time; with more it slows down, so blocks are not smaller.
 #pragma once
 
 #include "core/ptx.cuh"
@@ -70,7 +72,7 @@ __device__ __forceinline__ void reduce(const DecodeArguments& a, int tile, const
   for (int j = 0; j < Kind::kTokenTiles; ++j) {
     if (j * 8 + t * 2 >= a.M) break;
 #pragma unroll 8
-    for (int i = 0; i < a.warps; ++i) {
+    for (int i = 0; i < Kind::kWarps; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const Two v = *reinterpret_cast<const Two*>(sums + i * sums_bytes + (half * 8 + g) * pitch + (j * 8 + t * 2) * 4);
@@ -104,10 +106,10 @@ __device__ __forceinline__ void reduce(const DecodeArguments& a, int tile, const
 }
 
 template <class Kind>
-__global__ void __launch_bounds__(kMaxWarps * 32, 1)
+__global__ void __launch_bounds__(Kind::kThreads, 2)
     decode_kernel(const __grid_constant__ DecodeArguments a, const __grid_constant__ CUtensorMap w) {
 #if __CUDA_ARCH__ >= 900
-  ptx::launch_dependents();
+  if (a.starts_next_early) ptx::launch_dependents();
   using Sum = typename Product<typename Kind::X, Kind::kBits>::Sum;
   using Two = std::conditional_t<Kind::kInteger, int2, float2>;
   extern __shared__ std::uint8_t unaligned[];
@@ -115,18 +117,18 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
   std::uint8_t* memory = unaligned + (-ptx::shared_address(unaligned) & (shared.kPattern - 1));
   const unsigned lane = threadIdx.x % 32;
   const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 32), 0);
-  const unsigned all_tiles = (a.N + kChannels - 1) / kChannels;
-  const int first = static_cast<int>(blockIdx.x * all_tiles / gridDim.x);
-  const int end = static_cast<int>((blockIdx.x + 1) * all_tiles / gridDim.x);
-  Blocks<Kind> blocks(a, w, shared, memory, warp, lane, first, end);
+  const int all_tiles = (a.N + kChannels - 1) / kChannels;
+  const int first = static_cast<int>(blockIdx.x), step = static_cast<int>(gridDim.x);
+  const int tiles = (all_tiles - first + step - 1) / step;
+  Blocks<Kind> blocks(a, w, shared, memory, warp, lane, first, step, tiles);
   if (!a.constant_w) ptx::wait_for_predecessor();
   blocks.fill();
   // Of so many tiles' sums each: all there, and all read.
-  const std::uint32_t full = ptx::shared_address(memory) + shared.barriers + a.warps * a.stages * 8,
-                      empty = full + a.buffers * 8;
   const unsigned buffers = a.buffers;
-  if (threadIdx.x < 2 * buffers) sm90::barrier_init(full + threadIdx.x * 8, threadIdx.x < buffers ? a.warps : 1);
+  const std::uint32_t full = ptx::shared_address(memory) + shared.sums_barriers, empty = full + buffers * 8;
+  if (threadIdx.x < 2 * buffers) sm90::barrier_init(full + threadIdx.x * 8, threadIdx.x < buffers ? Kind::kWarps : 1);
   ptx::wait_for_predecessor();
+  if (!a.starts_next_early) ptx::launch_dependents();
   auto* scales = reinterpret_cast<float*>(memory + shared.scales);
   if constexpr (Kind::kQuantizes) {
     quantize_x<Kind>(a, memory + shared.x, scales);
@@ -141,15 +143,13 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
   for (int j = 0; j < Kind::kTokenTiles; ++j) {
     x_of[j] = shared.x + min(j * 8 + lane / 4, a.M - 1) * Kind::x_pitch(a.blocks) + lane % 4 * 16;
   }
-  for (int tile = first; tile < end; ++tile) {
+  for (int tile = 0; tile < tiles; ++tile) {
     Sum sums[Kind::kTokenTiles][2][4] = {};
-    while (blocks.next_is_of(tile)) {
-      blocks.multiply(tile, x_of, sums);
-    }
+    while (blocks.next_is_of(tile)) blocks.multiply(tile, x_of, sums);
 
     // The warps' sums meet in shared memory, once those of the tile that had the place before have been read.
-    const unsigned it = tile - first, buffer = it & (buffers - 1), round = buffers == 4 ? it / 4 : it / 2;
-    std::uint8_t* met = memory + shared.sums + buffer * a.warps * shared.sums_bytes;
+    const unsigned buffer = tile & (buffers - 1), round = buffers == 4 ? tile / 4 : tile / 2;
+    std::uint8_t* met = memory + shared.sums + buffer * Kind::kWarps * shared.sums_bytes;
     if (round > 0) sm90::barrier_wait(empty + buffer * 8, (round - 1) % 2);
     std::uint8_t* mine = met + warp * shared.sums_bytes + lane / 4 * (shared.sums_bytes / kChannels) + lane % 4 * 8;
 #pragma unroll
@@ -163,8 +163,9 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
     }
     __syncwarp();
     if (lane == 0) sm90::barrier_arrive_here(full + buffer * 8);
-    if (warp == static_cast<int>(it & (a.warps - 1))) {
-      reduce<Kind>(a, tile, met, shared.sums_bytes, scales, lane, full + buffer * 8, round % 2, empty + buffer * 8);
+    if (warp == tile % Kind::kWarps) {
+      reduce<Kind>(a, first + tile * step, met, shared.sums_bytes, scales, lane, full + buffer * 8, round % 2,
+                   empty + buffer * 8);
     }
   }
 #endif

@@ -9,7 +9,8 @@
 
 namespace octavo::decode {
 
-// A warp's share of the blocks of a CTA's tiles: one in so many as there are warps.
+// A warp's share of the blocks of a CTA's tiles: one in so many as there are warps. Tiles are numbered as the CTA meets
+// them.
 template <class Kind>
 class Blocks {
  public:
@@ -26,71 +27,52 @@ class Blocks {
   }
 
   __device__ __forceinline__ Blocks(const DecodeArguments& a, const CUtensorMap& w, const Shared<Kind>& shared,
-                                    std::uint8_t* memory, int warp, unsigned lane, int first_tile, int end_tile)
+                                    std::uint8_t* memory, int warp, unsigned lane, int first_tile, int step, int tiles)
       : a_(a),
         w_(w),
         memory_(memory),
         lane_(lane),
         channel_(channel_of(lane / 4)),
-        first_tile_(first_tile),
+        first_channel_(first_tile * kChannels),
+        step_(step * kChannels),
         ring_(warp * a.stages * kBlockBytes),
         full_(ptx::shared_address(memory) + shared.barriers + warp * a.stages * 8),
+        parameters_(shared.parameters + warp * (a.stages + 1) * shared.parameter_bytes),
+        parameter_bytes_(shared.parameter_bytes),
         next_(warp),
         asked_(warp),
-        end_((end_tile - first_tile) * a.blocks) {
-    if (lane < a.stages) sm90::barrier_init(full_ + lane * 8, 1);
+        end_(tiles * a.blocks) {
+    if (lane < a.stages) sm90::barrier_init(full_ + lane * 8, Kind::kFlush > 0 ? 1 + 32 : 1);
     sm90::barrier_init_fence();
     __syncwarp();
   }
 
   // Whether the next block is of a tile; and where it stands in it.
-  __device__ __forceinline__ bool next_is_of(int tile) const { return next_ < (tile - first_tile_ + 1) * a_.blocks; }
+  __device__ __forceinline__ bool next_is_of(int tile) const { return next_ < (tile + 1) * a_.blocks; }
 
+  // Asks for as much as the ring holds.
   __device__ __forceinline__ void fill() {
     for (int stage = 0; stage < a_.stages; ++stage) ask(stage);
-    if constexpr (Kind::kFlush > 0) load_parameters();
   }
 
   // Adds the products of the next block with x, which is a tile's. Its place in the ring is asked for again at once.
   __device__ __forceinline__ void multiply(int tile, const int (&x_of)[kTokenTiles], Sum (&sums)[kTokenTiles][2][4]) {
-    const int block = next_ - (tile - first_tile_) * a_.blocks;
+    const int block = next_ - tile * a_.blocks;
     sm90::barrier_wait(full_ + stage_ * 8, phase_);
-    std::uint32_t low[8], high[8];
-    const unsigned of_thread = lane_ % 4 * Kind::kRead ^ channel_ * 16;
-    const std::uint8_t* rows = memory_ + ring_ + stage_ * kBlockBytes + channel_ * kBlockRow;
-#pragma unroll
-    for (int i = 0; i < 32 / Kind::kRead; ++i) {
-      const std::uint8_t* p = rows + (of_thread ^ unsigned{4 * Kind::kRead} * i);
-      load(low + i * Kind::kRead / 4, p);
-      load(high + i * Kind::kRead / 4, p + 8 * kBlockRow);
-    }
-    __syncwarp();  // all have read the block
-    ask(stage_);
+    const int stage = stage_, slot = slot_;
     if (++stage_ == a_.stages) {
       stage_ = 0;
       phase_ ^= 1;
     }
-    next_ += a_.warps;
-    int x_block[kTokenTiles];
-#pragma unroll
-    for (int j = 0; j < kTokenTiles; ++j) x_block[j] = x_of[j] + block * (Kind::kSlabs * kSlabBytes);
-    if constexpr (Kind::kFlush == 0) {
-      slabs<0, Kind::kSlabs>(P(), low, high, x_block, sums);
-    } else {
-      const Parameters parameters = parameters_;
-      load_parameters();
-      unroll_units(parameters, low, high, x_block, sums, std::make_integer_sequence<int, Kind::kUnits>());
-    }
+    slot_ = slot_ == a_.stages ? 0 : slot_ + 1;
+    next_ += Kind::kWarps;
+    const std::uint8_t* parameters = memory_ + parameters_ + slot * parameter_bytes_ + channel_ * 4;
+    // Short groups take so many instructions that two boxes' would not be found in the cache of them.
+#pragma unroll(Kind::kFlush == 1 ? 1 : kBoxes)
+    for (int i = 0; i < kBoxes; ++i) box(i, stage, parameters, tile, block, x_of, sums);
   }
 
  private:
-  // Of a block's channels and units: lane 16u + c has those of channel c in units u, u + 2 …
-  struct Parameters {
-    static constexpr int kCount = (Kind::kUnits + 1) / 2;
-    float scale[kCount];
-    std::uint32_t zero_point[kCount];
-  };
-
   __device__ __forceinline__ static void load(std::uint32_t* words, const std::uint8_t* p) {
     if constexpr (Kind::kRead == 16) {
       const uint4 v = *reinterpret_cast<const uint4*>(p);
@@ -103,42 +85,73 @@ class Blocks {
     }
   }
 
-  // Slabs [kFirst, kEnd) of a block.
-  template <int kFirst, int kEnd>
-  __device__ __forceinline__ void slabs(const P& product, const std::uint32_t (&low)[8], const std::uint32_t (&high)[8],
-                                        const int (&x_block)[kTokenTiles], Sum (&sums)[kTokenTiles][2][4]) const {
+  // A box of the block. When the last one is in registers, the block's place is asked for again.
+  __device__ __forceinline__ void box(int number, int stage, const std::uint8_t* parameters, int tile, int block,
+                                      const int (&x_of)[kTokenTiles], Sum (&sums)[kTokenTiles][2][4]) {
+    std::uint32_t low[8], high[8];
+    const unsigned of_thread = lane_ % 4 * Kind::kRead ^ channel_ * 16;
+    const std::uint8_t* rows = memory_ + ring_ + stage * kBlockBytes + number * kBoxBytes + channel_ * kBoxRow;
 #pragma unroll
-    for (int s = kFirst; s < kEnd; ++s) {
+    for (int i = 0; i < 32 / Kind::kRead; ++i) {
+      const std::uint8_t* p = rows + (of_thread ^ unsigned{4 * Kind::kRead} * i);
+      load(low + i * Kind::kRead / 4, p);
+      load(high + i * Kind::kRead / 4, p + 8 * kBoxRow);
+    }
+    if (number == kBoxes - 1) {
+      __syncwarp();  // all have read the block
+      ask(stage);
+    }
+    int x[kTokenTiles];
+#pragma unroll
+    for (int j = 0; j < kTokenTiles; ++j) {
+      x[j] = x_of[j] + block * (Kind::kSlabs * kSlabBytes) + number * (Kind::kBoxSlabs * kSlabBytes);
+    }
+    if constexpr (Kind::kFlush == 0) {
+      slabs<0, Kind::kBoxSlabs>(P(), low, high, x, sums);
+    } else {
+      const int first = number * Kind::kBoxUnits;
+      units(parameters + first * kUnitBytes, tile, block, first, low, high, x, sums,
+            std::make_integer_sequence<int, Kind::kBoxUnits>());
+    }
+  }
+
+  // kCount slabs of a box, whose x this is, from kFirst on.
+  template <int kFirst, int kCount>
+  __device__ __forceinline__ void slabs(const P& product, const std::uint32_t (&low)[8], const std::uint32_t (&high)[8],
+                                        const int (&x_of)[kTokenTiles], Sum (&sums)[kTokenTiles][2][4]) const {
+#pragma unroll
+    for (int s = kFirst; s < kFirst + kCount; ++s) {
       uint4 x[kTokenTiles];
 #pragma unroll
-      for (int j = 0; j < kTokenTiles; ++j) x[j] = *reinterpret_cast<const uint4*>(memory_ + x_block[j] + s * kSlabBytes);
+      for (int j = 0; j < kTokenTiles; ++j) x[j] = *reinterpret_cast<const uint4*>(memory_ + x_of[j] + s * kSlabBytes);
       product.slab(sums, low + s * Kind::kWords, high + s * Kind::kWords, x);
     }
   }
 
-  template <int... kUnits>
-  __device__ __forceinline__ void unroll_units(const Parameters& parameters, const std::uint32_t (&low)[8],
-                                               const std::uint32_t (&high)[8], const int (&x_block)[kTokenTiles],
-                                               float (&sums)[kTokenTiles][2][4], std::integer_sequence<int, kUnits...>) {
-    (unit<kUnits>(parameters, low, high, x_block, sums), ...);
+  template <int... kUnit>
+  __device__ __forceinline__ void units(const std::uint8_t* parameters, int tile, int block, int first,
+                                        const std::uint32_t (&low)[8], const std::uint32_t (&high)[8],
+                                        const int (&x)[kTokenTiles], float (&sums)[kTokenTiles][2][4],
+                                        std::integer_sequence<int, kUnit...>) {
+    (unit<kUnit>(parameters + kUnit * kUnitBytes, tile, block, first + kUnit, low, high, x, sums), ...);
   }
 
-  // kFlush slabs, which have one scale a channel.
+  // kFlush slabs of a box, which have one scale a channel: unit `number` of the block.
   template <int kUnit>
-  __device__ __forceinline__ void unit(const Parameters& parameters, const std::uint32_t (&low)[8],
-                                       const std::uint32_t (&high)[8], const int (&x_block)[kTokenTiles],
-                                       float (&sums)[kTokenTiles][2][4]) {
-    const unsigned from = kUnit % 2 * kChannels + channel_;
+  __device__ __forceinline__ void unit(const std::uint8_t* parameters, int tile, int block, int number,
+                                       const std::uint32_t (&low)[8], const std::uint32_t (&high)[8],
+                                       const int (&x)[kTokenTiles], float (&sums)[kTokenTiles][2][4]) {
     P product;
     if (a_.groups.zero_point != nullptr) {
-      const std::uint32_t zero_point = parameters.zero_point[kUnit / 2];
-      product.low.set_zero_point(__shfl_sync(~0u, zero_point, from));
-      product.high.set_zero_point(__shfl_sync(~0u, zero_point, from + 8));
+      const int n = first_channel_ + tile * step_ + static_cast<int>(channel_);
+      const int group = group_of<Kind>(a_.groups, block, number);
+      product.low.set_zero_point(zero_point_in(parameters + Kind::kZeroPoints, n, group));
+      product.high.set_zero_point(zero_point_in(parameters + Kind::kZeroPoints + 8 * 4, n + 8, group));
     }
     float part[kTokenTiles][2][4] = {};
-    slabs<kUnit * Kind::kFlush, (kUnit + 1) * Kind::kFlush>(product, low, high, x_block, part);
-    const float scale = parameters.scale[kUnit / 2];
-    const float scales[2] = {__shfl_sync(~0u, scale, from), __shfl_sync(~0u, scale, from + 8)};
+    slabs<kUnit * Kind::kFlush, Kind::kFlush>(product, low, high, x, part);
+    const float scales[2] = {*reinterpret_cast<const float*>(parameters),
+                             *reinterpret_cast<const float*>(parameters + 8 * 4)};
 #pragma unroll
     for (int j = 0; j < kTokenTiles; ++j) {
 #pragma unroll
@@ -148,45 +161,68 @@ class Blocks {
     }
   }
 
-  // Of the next block, while the one before it is multiplied.
-  __device__ __forceinline__ void load_parameters() {
-    if (next_ >= end_) return;
-    const Groups& groups = a_.groups;
-    const int tile = a_.by_blocks.divide(next_), block = next_ - tile * a_.blocks;
-    const int n = min((first_tile_ + tile) * kChannels + static_cast<int>(lane_ % kChannels), a_.N - 1);
-    const float* scale = groups.scale + n * groups.scale_stride;
-    const std::uint8_t* zero_point = groups.zero_point + n * groups.zero_point_stride;
+  __device__ __forceinline__ std::uint32_t zero_point_in(const std::uint8_t* four, int n, int group) const {
+    const auto at = static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(a_.groups.zero_point_at(n, group)));
+    return __byte_perm(*reinterpret_cast<const std::uint32_t*>(four), 0, 0x4440 | (at & 3));
+  }
+
+  // Lane 16u + c asks for those of channel c and units u, u + 2 …
+  __device__ __forceinline__ void ask_parameters(int tile, int block, std::uint32_t full) {
+    const int channel = static_cast<int>(lane_ % kChannels), n = min(first_channel_ + tile * step_ + channel, a_.N - 1);
+    const std::uint32_t to = ptx::shared_address(memory_) + parameters_ + asked_slot_ * parameter_bytes_ + channel * 4;
+    asked_slot_ = asked_slot_ == a_.stages ? 0 : asked_slot_ + 1;
+    const float* scale = a_.groups.scale + n * a_.groups.scale_stride;
 #pragma unroll
-    for (int i = 0; i < Parameters::kCount; ++i) {
-      const int k = block * Kind::kBlockK + (2 * i + static_cast<int>(lane_ / kChannels)) * (Kind::kFlush * Kind::kSlabK);
-      const int group = min(groups.size.divide(k), groups.last);  // past K, x is 0
-      parameters_.scale[i] = scale[group];
-      if (groups.zero_point != nullptr) parameters_.zero_point[i] = zero_point[group];
+    for (int i = 0; i < Kind::kUnits; i += 2) {
+      const int unit = i + static_cast<int>(lane_ / kChannels);
+      if (Kind::kUnits == 1 && unit > 0) break;
+      const int group = group_of<Kind>(a_.groups, block, unit);
+      sm90::copy_word(to + unit * kUnitBytes, scale + group, 4);
+      if (a_.groups.zero_point != nullptr) {
+        const std::uint8_t* at = a_.groups.zero_point_at(n, group);
+        const std::uint8_t* word = at - (reinterpret_cast<std::uintptr_t>(at) & 3);
+        const std::uint8_t* last = a_.groups.zero_point_at(a_.N - 1, a_.groups.last);
+        const int bytes = last - word < 3 ? static_cast<int>(last - word) + 1 : 4;
+        sm90::copy_word(to + Kind::kZeroPoints + unit * kUnitBytes, word, bytes);
+      }
     }
+    sm90::barrier_arrive_when_copied(full);
   }
 
   // The next block into a place of the ring, if there is one more.
   __device__ __forceinline__ void ask(int stage) {
     if (asked_ >= end_) return;
-    if (lane_ == 0) {
+    const std::uint32_t full = full_ + stage * 8;
+    if (Kind::kFlush > 0 || lane_ == 0) {
       const int tile = a_.by_blocks.divide(asked_), block = asked_ - tile * a_.blocks;
-      const std::uint32_t full = full_ + stage * 8;
-      sm90::barrier_expect(full, kBlockBytes);
-      sm90::copy_box(ptx::shared_address(memory_) + ring_ + stage * kBlockBytes, w_, block * kBlockRow,
-                     (first_tile_ + tile) * kChannels, full, 0, false);
+      if (lane_ == 0) {
+        sm90::barrier_expect(full, kBlockBytes);
+        const std::uint32_t to = ptx::shared_address(memory_) + ring_ + stage * kBlockBytes;
+        const int n = first_channel_ + tile * step_;
+        if (a_.whole_boxes) {
+          sm90::copy_boxes(to, w_, block * kBoxes, n, full);
+        } else {
+#pragma unroll
+          for (int i = 0; i < kBoxes; ++i) {
+            sm90::copy_box(to + i * kBoxBytes, w_, (block * kBoxes + i) * kBoxRow, n, full, 0, false);
+          }
+        }
+      }
+      if constexpr (Kind::kFlush > 0) ask_parameters(tile, block, full);
     }
-    asked_ += a_.warps;
+    asked_ += Kind::kWarps;
   }
 
   const DecodeArguments& a_;
   const CUtensorMap& w_;
   std::uint8_t* memory_;
   unsigned lane_, channel_;
-  int first_tile_, ring_;
+  int first_channel_, step_, ring_;
   std::uint32_t full_;
-  int next_, asked_, end_, stage_ = 0;
+  int parameters_,
+      parameter_bytes_;  // a ring of one place more: they are read where they stand, after the next are asked for
+  int next_, asked_, end_, stage_ = 0, slot_ = 0, asked_slot_ = 0;
   std::uint32_t phase_ = 0;
-  Parameters parameters_;
 };
 
 }  // namespace octavo::decode

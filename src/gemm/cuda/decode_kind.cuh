@@ -9,12 +9,14 @@
 
 namespace octavo::decode {
 
-inline constexpr int kMaxWarps = 16;
 inline constexpr int kMaxTokens = kDecodeMaxTokens;
-inline constexpr int kChannels = 16;   // of a tile
-inline constexpr int kBlockRow = 128;  // bytes of a channel in a block: as many as the copy engine swizzles together
-inline constexpr int kBlockBytes = kChannels * kBlockRow;
+inline constexpr int kChannels = 16;  // of a tile
+inline constexpr int kBoxRow = 128;   // bytes of a channel in a box: as many as the copy engine swizzles together
+inline constexpr int kBoxBytes = kChannels * kBoxRow;
+inline constexpr int kBoxes = 2;  // of a block, which is copied at once
+inline constexpr int kBlockBytes = kBoxes * kBoxBytes;
 inline constexpr int kSlabBytes = 64;  // of a token
+inline constexpr int kUnitBytes = kChannels * 4;
 
 // n / divisor for n below 2^31 / divisor.
 struct Divisor {
@@ -35,6 +37,11 @@ struct Groups {
   std::int64_t zero_point_stride;
   Divisor size;
   int last;  // of a channel
+#if defined(__CUDACC__)
+  __device__ __forceinline__ const std::uint8_t* zero_point_at(int n, int group) const {
+    return zero_point + n * zero_point_stride + group;
+  }
+#endif
 };
 
 struct DecodeArguments {
@@ -47,10 +54,11 @@ struct DecodeArguments {
   cuda::Epilogue epilogue;
   Groups groups;  // where kFlush > 0
   bool constant_w;
-  int warps;    // of a CTA
-  int stages;   // of a warp's ring
-  int buffers;  // of tiles' sums, a power of two
-  int blocks;   // of a tile
+  bool starts_next_early;  // else when it has waited for the kernel in front
+  bool whole_boxes;        // a channel is: a block's are copied together
+  int stages;              // of a warp's ring
+  int buffers;             // of tiles' sums, a power of two
+  int blocks;              // of a tile
   Divisor by_blocks;
   Divisor by_vectors;  // of x, where it is quantized
 };
@@ -64,34 +72,52 @@ struct Kind {
   static constexpr bool kQuantizes = !std::is_same_v<X, Source>;
   static constexpr int kBits = kBits_, kFlush = kFlush_, kTokenTiles = kTokenTiles_;
   static constexpr bool kInteger = sizeof(X) == 1;
-  static constexpr int kBlockK = kBlockRow * 8 / kBits;
+  static constexpr int kWarps = 8;
+  static constexpr int kThreads = kWarps * 32;
+  static constexpr int kBlockK = kBoxes * kBoxRow * 8 / kBits;
   static constexpr int kSlabK = kSlabBytes / static_cast<int>(sizeof(X));
-  static constexpr int kSlabs = kBlockK / kSlabK;  // of a block
-  static constexpr int kUnits = kFlush == 0 ? 1 : kSlabs / kFlush;
+  static constexpr int kSlabs = kBlockK / kSlabK, kBoxSlabs = kSlabs / kBoxes;  // of a block, of a box
+  static constexpr int kUnits = kFlush == 0 ? kBoxes : kSlabs / kFlush, kBoxUnits = kUnits / kBoxes;
   static constexpr int kWords = kSlabK * kBits / 128;  // of a channel in a slab, of which a thread has so many
   // A thread reads 16 bytes of a channel at a time, those of so many slabs: what it multiplies as slab i of them is its i-th
   // part. Where groups are as short as a slab, it reads one slab's.
   static constexpr int kTogether = kFlush == 1 ? 1 : 4 / kWords;
   // Bytes of a channel that a thread reads at a time.
   static constexpr int kRead = 4 * kWords * kTogether;
+  // In shared memory, a block's scales and behind them its zero points stand four bytes a channel, unit after unit. Of a
+  // zero point they are the aligned ones around it.
+  static constexpr int kZeroPoints = kUnits * kUnitBytes;
   __host__ __device__ static int blocks(int K) { return (K + kBlockK - 1) / kBlockK; }
   // Bytes from a token to the next in shared memory: such that two of them read together touch different banks.
   __host__ __device__ static int x_pitch(int blocks) { return (blocks * kSlabs * kSlabBytes + 127) / 128 * 128 + 64; }
 };
 
+#if defined(__CUDACC__)
+// The group of a unit of a block.
+template <class Kind>
+__device__ __forceinline__ int group_of(const Groups& groups, int block, int unit) {
+  const int k = block * Kind::kBlockK + unit * (Kind::kFlush * Kind::kSlabK);
+  return min(groups.size.divide(k), groups.last);  // past K, x is 0
+}
+#endif
+
 // Shared memory, in bytes from a multiple of the swizzle's pattern.
 template <class Kind>
 struct Shared {
   static constexpr int kPattern = 1024;
-  int sums_bytes;  // of a warp: by rows of a product, two tokens together
-  int barriers, scales, sums, x, bytes;
+  int sums_bytes;       // of a warp: by rows of a product, two tokens together
+  int parameter_bytes;  // of a block: scales and zero points of groups
+  int parameters, barriers, sums_barriers, scales, sums, x, bytes;
 
   __host__ __device__ explicit Shared(const DecodeArguments& a) {
     sums_bytes = kChannels * ((a.M + 1) / 2 * 2) * 4;
-    barriers = a.warps * a.stages * kBlockBytes;
-    scales = barriers + (a.warps * a.stages + 2 * a.buffers) * 8;  // of tokens quantized here, and their magnitudes
+    parameter_bytes = Kind::kFlush == 0 ? 0 : Kind::kUnits * kChannels * 4 * (a.groups.zero_point == nullptr ? 1 : 2);
+    parameters = Kind::kWarps * a.stages * kBlockBytes;
+    barriers = parameters + Kind::kWarps * (a.stages + 1) * parameter_bytes;
+    sums_barriers = barriers + Kind::kWarps * a.stages * 8;
+    scales = sums_barriers + 2 * a.buffers * 8;  // of tokens quantized here, and their magnitudes
     sums = (scales + (Kind::kQuantizes ? 8 * kMaxTokens : 0) + 127) / 128 * 128;
-    x = sums + a.buffers * a.warps * sums_bytes;
+    x = sums + a.buffers * Kind::kWarps * sums_bytes;
     bytes = kPattern + x + a.M * Kind::x_pitch(a.blocks);
   }
 };

@@ -18,10 +18,9 @@ inline constexpr int kMoreThanAThird = 228 / 3 * 1024 + 1024;
 // A group's sums are flushed after so many slabs of 32 weights: four where that is a whole part of a group.
 inline int flush_of(const WeightFormat& format) { return format.group_size > 0 && format.group_size % 128 != 0 ? 1 : 4; }
 
-// With so many warps and stages.
+// With so many stages.
 template <class Kind>
-DecodeArguments planned(DecodeArguments a, int warps, int stages) {
-  a.warps = warps;
+DecodeArguments planned(DecodeArguments a, int stages) {
   a.stages = stages;
   a.buffers = a.M <= 4 ? 4 : 2;
   a.blocks = Kind::blocks(a.K);
@@ -30,39 +29,52 @@ DecodeArguments planned(DecodeArguments a, int warps, int stages) {
   return a;
 }
 
-// Whether shared memory holds all of x beside a ring of one stage.
+// Whether shared memory holds all of x beside a small ring.
 template <class X, int kBits>
 bool fits(std::int64_t M, std::int64_t K, const WeightFormat& format) {
   if (M < 1 || M > kMaxTokens || K < 1 || K > kMaxShared || format.group_size > kMaxGroup) return false;
   DecodeArguments a = {};
   a.M = static_cast<int>(M);
   a.K = static_cast<int>(K);
-  using Smallest = Kind<X, kBits, 0, 1>;
-  return Shared<Smallest>(planned<Smallest>(a, kMaxWarps, 1)).bytes <= kMaxShared;
+  static const std::uint8_t zero_point = 0;
+  if (!format.symmetric) a.groups.zero_point = &zero_point;
+  const auto fits_as = [&]<class Kind>(Kind /*kind*/) { return Shared<Kind>(planned<Kind>(a, 1)).bytes <= kMaxShared; };
+  if constexpr (sizeof(X) == 1) {
+    return fits_as(Kind<X, kBits, 0, 1>());
+  } else {
+    return fits_as(Kind<X, kBits, 1, 2>());
+  }
 }
 
-// Two CTAs of eight warps fill a multiprocessor, or, where their copies of x would take what the rings need, one of sixteen.
-// No more fit than there are, or CTAs would not be spread evenly: what they do not need of shared memory, they ask for too.
-// Measured on an H200, as are the stages: two are best, but for few nibbles, which one ring's stage nearly holds.
+// One CTA a multiprocessor. Where x and two stages (or all that a CTA copies) fit beside as much again, the next kernel's
+// stand beside it; but long runs of blocks, which a larger ring serves better, have the multiprocessor alone. What a CTA
+// does not need it asks for too, so that no third one comes, and CTAs of one kernel are spread evenly. A next kernel that
+// starts when all of ours is on its way would only keep x waiting: then it starts later. All measured on an H100.
 template <class Kind>
 void launch_kind(const Arguments& a, DecodeArguments d) {
+  constexpr int kStagesBeside = 3, kStagesAlone = 2, kStagesOfLongRun = 4, kLongRun = 64;  // blocks
   const int sms = (*cuda::gpu(a.x.device))->num_sms;
-  const int tiles = (d.N + kChannels - 1) / kChannels;
-  const int stages = Kind::kBits == 4 && tiles <= 2 * sms ? 1 : 2;
-  const int x_bytes = d.M * d.K * static_cast<int>(sizeof(typename Kind::X));
-  const auto bytes_of = [](const DecodeArguments& a) { return Shared<Kind>(a).bytes; };
-  const DecodeArguments of_two = planned<Kind>(d, kMaxWarps / 2, stages);
-  const bool two = (Kind::kBits == 4 || x_bytes <= 48 * 1024) && bytes_of(of_two) <= kSharedOfTwo;
-  d = two ? of_two : planned<Kind>(d, kMaxWarps, stages);
-  if (bytes_of(d) > kMaxShared) d = planned<Kind>(d, kMaxWarps, 1);
-  const int bytes = std::max(bytes_of(d), two ? kMoreThanAThird : kSharedOfTwo + 1024);
+  const int tiles = (d.N + kChannels - 1) / kChannels, grid = std::min(sms, tiles);
+  const int blocks = (tiles + grid - 1) / grid * Kind::blocks(d.K), rounds = (blocks + Kind::kWarps - 1) / Kind::kWarps;
+  const auto with_stages = [&](int stages, int most) {
+    stages = std::min(stages, rounds);
+    while (stages > 1 && Shared<Kind>(planned<Kind>(d, stages)).bytes > most) --stages;
+    return planned<Kind>(d, stages);
+  };
+  const DecodeArguments beside = with_stages(kStagesBeside, kSharedOfTwo);
+  const bool fits = Shared<Kind>(beside).bytes <= kSharedOfTwo && beside.stages >= std::min(2, rounds);
+  const bool long_run = Kind::kFlush == 0 && blocks > kLongRun;
+  const bool alone = !fits || long_run;
+  d = alone ? with_stages(rounds <= 2 ? 1 : long_run ? kStagesOfLongRun : kStagesAlone, kMaxShared) : beside;
+  d.starts_next_early = alone || d.stages < rounds;
+  const int bytes = std::max(Shared<Kind>(d).bytes, alone ? kSharedOfTwo + 1024 : kMoreThanAThird);
   CUtensorMap w = {};
-  if (!cuda::map_tensor(a.w.q.data, 1, d.N, row_bytes(a.w.q.dtype, d.K), a.w.q.stride, {kBlockRow, kChannels, kBlockRow},
-                        w)) {
-    return;
-  }
-  cuda::launch(decode_kernel<Kind>, dim3(static_cast<unsigned>(std::min(two ? 2 * sms : sms, tiles))),
-               dim3(static_cast<unsigned>(d.warps * 32)), static_cast<std::size_t>(bytes), a.stream, {}, d, w);
+  const std::int64_t row = row_bytes(a.w.q.dtype, d.K);
+  d.whole_boxes = row % kBoxRow == 0;
+  const cuda::Box box = {kBoxRow, kChannels, kBoxRow, d.whole_boxes ? kBoxes : 1};
+  if (!cuda::map_tensor(a.w.q.data, 1, d.N, row, a.w.q.stride, box, w)) return;
+  cuda::launch(decode_kernel<Kind>, dim3(static_cast<unsigned>(grid)), dim3(Kind::kThreads), static_cast<std::size_t>(bytes),
+               a.stream, {}, d, w);
 }
 
 template <class X, int kBits, int kFlush, class Source = X>

@@ -12,7 +12,7 @@ namespace octavo::decode {
 template <class Kind>
 __device__ __forceinline__ void copy_x(const DecodeArguments& a, std::uint8_t* to) {
   constexpr int kBatch = 8, kTogether = Kind::kTogether, kChunks = Kind::kSlabs * kSlabBytes / 16;  // of a block
-  const int threads = a.warps * 32, chunks = a.blocks * kChunks, all = a.M * chunks, pitch = Kind::x_pitch(a.blocks);
+  const int threads = Kind::kThreads, chunks = a.blocks * kChunks, all = a.M * chunks, pitch = Kind::x_pitch(a.blocks);
   const int row_bytes = a.K * static_cast<int>(sizeof(typename Kind::X)), whole = row_bytes / 16;
   const auto row = [&](int token) { return static_cast<const std::uint8_t*>(a.x) + token * a.x_stride; };
   const auto place = [&](int token, int chunk) {
@@ -45,7 +45,7 @@ __device__ __forceinline__ void copy_x(const DecodeArguments& a, std::uint8_t* t
 // x as int8 to shared memory, and each token's scale: quantize_per_token() (docs/numerics.md) by all threads of the CTA,
 // each with its values in registers between a token's largest magnitude and its rounding.
 inline constexpr int kQuantizedVectors = 8;
-inline constexpr int kMostToQuantize = kQuantizedVectors * 8 * 32 * kMaxWarps / 2;
+inline constexpr int kMostToQuantize = kQuantizedVectors * 8 * 32 * 8;  // by eight warps
 
 // Four of a token's values, from two pairs of bits.
 template <class Source, class Round>
@@ -65,7 +65,7 @@ template <class Kind>
 __device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_t* to, float* scales) {
   using Source = typename Kind::Source;
   using Element = cuda::Element<Source>;
-  const int threads = a.warps * 32, vectors = a.K / 8, all = a.M * vectors, pitch = Kind::x_pitch(a.blocks);
+  const int threads = Kind::kThreads, vectors = a.K / 8, all = a.M * vectors, pitch = Kind::x_pitch(a.blocks);
   float* reciprocals = scales + kMaxTokens;
   auto* largest = reinterpret_cast<unsigned*>(reciprocals);  // before
   const auto token_of = [&](int at) { return a.M == 1 ? 0 : a.by_vectors.divide(at); };

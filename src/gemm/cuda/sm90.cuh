@@ -66,6 +66,28 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_
       : "memory");
 }
 
+// Whether it has.
+__device__ __forceinline__ bool barrier_test(std::uint32_t barrier, std::uint32_t parity) {
+  std::uint32_t done;
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n}"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+
+// Up to four bytes from an aligned address of global memory, zeros behind them, on their own; and an arrival at a barrier
+// when all that this thread has asked for so is there.
+__device__ __forceinline__ void copy_word(std::uint32_t to, const void* from, int bytes) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void barrier_arrive_when_copied(std::uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
 // A place in a ring, and how often it has come round (modulo 2).
 struct Stage {
   int index = 0;
@@ -74,6 +96,10 @@ struct Stage {
     if (++index < stages) return;
     index = 0;
     phase ^= 1;
+  }
+  // By several places.
+  __device__ void advance(int places, int stages) {
+    for (index += places; index >= stages; index -= stages) phase ^= 1;
   }
 };
 
@@ -109,6 +135,16 @@ __device__ __forceinline__ void copy_box(std::uint32_t to, const CUtensorMap& ma
         "l"(&map), "r"(column), "r"(row), "r"(barrier)
         : "memory");
   }
+}
+
+// The same of boxes side by side, the first of them box number `first` of the row.
+__device__ __forceinline__ void copy_boxes(std::uint32_t to, const CUtensorMap& map, int first, int row,
+                                           std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(
+          to),
+      "l"(&map), "r"(0), "r"(row), "r"(first), "r"(barrier)
+      : "memory");
 }
 
 // A box of shared memory to the matrix at (column, row); what is beyond its edges is left out. A thread's copies are done in

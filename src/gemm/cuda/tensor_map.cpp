@@ -35,13 +35,18 @@ bool map_tensor(const void* data, int element_bytes, std::int64_t rows, std::int
   const CUtensorMapSwizzle swizzle = box.swizzle == 128  ? CU_TENSOR_MAP_SWIZZLE_128B
                                      : box.swizzle == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
                                                          : CU_TENSOR_MAP_SWIZZLE_32B;
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(stride)};
-  const cuuint32_t boxes[] = {static_cast<cuuint32_t>(box.columns), static_cast<cuuint32_t>(box.rows)};
-  const cuuint32_t steps[] = {1, 1};
+  // Boxes side by side are a third dimension, of columns by box.columns.
+  const bool folded = box.side_by_side > 1;
+  const auto width = static_cast<cuuint64_t>(box.columns), all = static_cast<cuuint64_t>(columns);
+  const cuuint64_t sizes[] = {folded ? width : all, static_cast<cuuint64_t>(rows), all / width};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(stride), width * element_bytes};
+  const cuuint32_t boxes[] = {static_cast<cuuint32_t>(box.columns), static_cast<cuuint32_t>(box.rows),
+                              static_cast<cuuint32_t>(box.side_by_side)};
+  const cuuint32_t steps[] = {1, 1, 1};
   const auto result_of_encoding = [&] {
-    return encode(&map, type, 2, const_cast<void*>(data), sizes, strides, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                  swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return encode(&map, type, folded ? 3 : 2, const_cast<void*>(data), sizes, strides, boxes, steps,
+                  CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   };
   CUresult result = result_of_encoding();
   if (result == CUDA_ERROR_INVALID_CONTEXT) {  // a thread that has not called the runtime yet has none

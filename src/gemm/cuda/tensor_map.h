@@ -8,11 +8,13 @@
 namespace octavo::cuda {
 
 // What the engine copies at a time: `rows` of `columns` elements, which stand in shared memory in rows of `swizzle` bytes
-// (32, 64 or 128), swizzled by that many.
+// (32, 64 or 128), swizzled by that many; and so many such boxes side by side, one behind the other in shared memory. Where
+// these are several, a row is made of whole ones.
 struct Box {
   int columns;
   int rows;
   int swizzle;
+  int side_by_side = 1;
 };
 
 // Makes the map of a matrix [rows, columns] of elements of 1, 2 or 4 bytes, whose address and, where there are several rows,

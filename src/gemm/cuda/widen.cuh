@@ -23,8 +23,9 @@ __device__ __forceinline__ std::uint32_t subtract(__nv_bfloat16 /*x*/, std::uint
 
 // (a & b) | c
 __device__ __forceinline__ std::uint32_t and_or(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
-  asm("lop3.b32 %0, %0, %1, %2, 0xea;" : "+r"(a) : "r"(b), "r"(c));
-  return a;
+  std::uint32_t d;  // not a, which is wanted again: it would be copied
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
 }
 
 // A channel's weights as pairs of X, and its zero point in the form that subtracts fastest. Every value is exact: integers
