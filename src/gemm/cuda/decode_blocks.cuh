@@ -204,7 +204,7 @@ class Blocks {
         } else {
 #pragma unroll
           for (int i = 0; i < kBoxes; ++i) {
-            sm90::copy_box(to + i * kBoxBytes, w_, (block * kBoxes + i) * kBoxRow, n, full, 0, false);
+            sm90::copy_box(to + i * kBoxBytes, w_, (block * kBoxes + i) * kBoxRow, n, full);
           }
         }
       }

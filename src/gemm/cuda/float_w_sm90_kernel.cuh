@@ -130,12 +130,11 @@ __device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const CUte
   const auto copy_x = [&](int stage, int m, int block) {
 #pragma unroll
     for (int box = 0; box < F::kXBoxes; ++box) {
-      copy_box(shared.x(stage) + box * shared.x_box_bytes, x, block * F::kBlockK + box * 64, m, shared.full + stage * 8, 0,
-               false);
+      copy_box(shared.x(stage) + box * shared.x_box_bytes, x, block * F::kBlockK + box * 64, m, shared.full + stage * 8);
     }
   };
   const auto copy_w = [&](int stage, int n, int block) {
-    copy_box(shared.w(stage), w, block * F::kRowBytes, n, shared.full + stage * 8, 0, false);
+    copy_box(shared.w(stage), w, block * F::kRowBytes, n, shared.full + stage * 8);
   };
   FloatWTiles<F> tiles(a);
   int m = 0, n = 0;

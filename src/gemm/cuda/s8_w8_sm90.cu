@@ -27,17 +27,15 @@ void launch_tile(const Arguments& a, S8W8Arguments s) {
   using Shared = S8W8Shared<kRows, kColumns>;
   const cuda::Gpu* gpu = *cuda::gpu(a.x.device);
   const bool biased = s.epilogue.bias != nullptr;
-  s.cluster_m = s.cluster_n = 1;
   s.group_m = 16;
   s.x_box = std::min(64 * kRows, (s.M + 7) / 8 * 8);
-  s.w_box = kColumns;
   s.stages = 1;
   while (s.stages < sm90::kMaxStages && Shared::bytes(s.x_box, s.stages + 1, biased) <= gpu->max_shared_memory) ++s.stages;
   const int element_bytes = bits_of(a.y.dtype) / 8;
   const int row_bytes = element_bytes == 2 ? sm90::Pieces<kColumns, 2>::kRowBytes : sm90::Pieces<kColumns, 4>::kRowBytes;
   CUtensorMap x = {}, w = {}, y = {};
   if (!cuda::map_tensor(a.x.data, 1, s.M, s.K, a.x.stride, {sm90::kBlockK, s.x_box, sm90::kBlockK}, x)) return;
-  if (!cuda::map_tensor(a.w.q.data, 1, s.N, s.K, a.w.q.stride, {sm90::kBlockK, s.w_box, sm90::kBlockK}, w)) return;
+  if (!cuda::map_tensor(a.w.q.data, 1, s.N, s.K, a.w.q.stride, {sm90::kBlockK, kColumns, sm90::kBlockK}, w)) return;
   if (s.y_by_copy_engine &&
       !cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {row_bytes / element_bytes, 64, row_bytes}, y)) {
     return;

@@ -10,9 +10,6 @@
 //    ring    | x box  w box | x box  w box | …      full[s]: the boxes of stage s are in
 //                                                   empty[s]: they have been multiplied
 //
-// The CTAs of a cluster take cluster_m x cluster_n tiles and share boxes: each copies its part of the x box to all CTAs of
-// its row of tiles, and its part of the w box to all of its column.
-//
 // Weights that the kernel before does not write (constant_w) are asked for before the wait for it: as many as the ring
 // holds.
 #pragma once
@@ -34,38 +31,35 @@ struct S8W8Arguments {
   DType y_dtype;
   bool y_by_copy_engine;  // its map is valid: y, its rows and their lengths are multiples of 16 bytes
   int stages;             // of the ring
-  int x_box, w_box;       // rows that one CTA copies of x and of w for a stage
-  int cluster_m, cluster_n;
-  int group_m;  // rows of clusters' tiles that are walked together, so that their boxes stay in the second-level cache
+  int x_box;              // rows of x that a stage holds
+  int group_m;            // rows of tiles that are walked together, so that their boxes stay in the second-level cache
   bool constant_w;
   cuda::Epilogue epilogue;
 };
 
-// The tiles of a CTA: its cluster takes every so many-th of those of all clusters, which go down group_m rows, then right.
+// The tiles of a CTA, one in so many as there are CTAs. They go down group_m rows, then right.
 class Tiles {
  public:
-  __device__ Tiles(const S8W8Arguments& a, int tile_m, int tile_n, int rank)
-      : a_(a),
-        rank_(rank),
-        rows_((a.M + tile_m * a.cluster_m - 1) / (tile_m * a.cluster_m)),
-        columns_((a.N + tile_n * a.cluster_n - 1) / (tile_n * a.cluster_n)),
-        index_(static_cast<int>(blockIdx.x) / (a.cluster_m * a.cluster_n)) {}
+  __device__ Tiles(const S8W8Arguments& a, int tile_m, int tile_n)
+      : group_m_(a.group_m),
+        rows_((a.M + tile_m - 1) / tile_m),
+        columns_((a.N + tile_n - 1) / tile_n),
+        index_(static_cast<int>(blockIdx.x)) {}
 
   // The next tile's row and column, in tiles.
   __device__ bool next(int& m, int& n) {
     if (index_ >= rows_ * columns_) return false;
-    const int first = index_ / (a_.group_m * columns_) * a_.group_m;
-    const int height = min(rows_ - first, a_.group_m);
+    const int first = index_ / (group_m_ * columns_) * group_m_;
+    const int height = min(rows_ - first, group_m_);
     const int rest = index_ - first * columns_;
-    m = (first + rest % height) * a_.cluster_m + rank_ % a_.cluster_m;
-    n = rest / height * a_.cluster_n + rank_ / a_.cluster_m;
-    index_ += static_cast<int>(gridDim.x) / (a_.cluster_m * a_.cluster_n);
+    m = first + rest % height;
+    n = rest / height;
+    index_ += static_cast<int>(gridDim.x);
     return true;
   }
 
  private:
-  const S8W8Arguments& a_;
-  int rank_, rows_, columns_, index_;
+  int group_m_, rows_, columns_, index_;
 };
 
 // How a warpgroup's 64 rows of a tile are staged for y: in pieces of 128 bytes of each, or of 64 where a tile is not made of
@@ -99,11 +93,10 @@ struct S8W8Shared {
   __host__ __device__ static int column_bytes(bool biased) { return kColumns * (biased ? 8 : 4); }
 
   __device__ S8W8Shared(const S8W8Arguments& a, const void* memory) {
-    const int x_rows = a.x_box * a.cluster_n;
-    x_bytes = x_rows * kBlockK;
+    x_bytes = a.x_box * kBlockK;
     stage_bytes = x_bytes + kColumns * kBlockK;
     ring = shared_address(memory);
-    staging = ring + a.stages * stage_bytes + (64 * kRows - x_rows) * kBlockK;
+    staging = ring + a.stages * stage_bytes + (64 * kRows - a.x_box) * kBlockK;
     columns = staging + kRows * kStagingBytes;
     full = columns + kRows * column_bytes(a.epilogue.bias != nullptr);
     empty = full + a.stages * 8;
@@ -123,21 +116,15 @@ __device__ __forceinline__ int blocks_of(const S8W8Arguments& a) { return (a.K +
 
 template <int kRows, int kColumns>
 __device__ __forceinline__ void copy_tiles(const S8W8Arguments& a, const CUtensorMap& x, const CUtensorMap& w,
-                                           const S8W8Shared<kRows, kColumns>& shared, int rank) {
-  const int rank_m = rank % a.cluster_m, rank_n = rank / a.cluster_m;
-  std::uint16_t row_of_tiles = 0;
-  for (int n = 0; n < a.cluster_n; ++n) row_of_tiles |= 1 << (n * a.cluster_m + rank_m);
-  const std::uint16_t column_of_tiles = ((1 << a.cluster_m) - 1) << (rank_n * a.cluster_m);
+                                           const S8W8Shared<kRows, kColumns>& shared) {
   const auto copy_x = [&](int stage, int m, int block) {
-    copy_box(shared.x(stage) + rank_n * a.x_box * kBlockK, x, block * kBlockK, m * 64 * kRows + rank_n * a.x_box,
-             shared.full + stage * 8, row_of_tiles, a.cluster_n > 1);
+    copy_box(shared.x(stage), x, block * kBlockK, m * 64 * kRows, shared.full + stage * 8);
   };
   const auto copy_w = [&](int stage, int n, int block) {
-    copy_box(shared.w(stage) + rank_m * a.w_box * kBlockK, w, block * kBlockK, n * kColumns + rank_m * a.w_box,
-             shared.full + stage * 8, column_of_tiles, a.cluster_m > 1);
+    copy_box(shared.w(stage), w, block * kBlockK, n * kColumns, shared.full + stage * 8);
   };
   const int blocks = blocks_of(a);
-  Tiles tiles(a, 64 * kRows, kColumns, rank);
+  Tiles tiles(a, 64 * kRows, kColumns);
   int m = 0, n = 0;
   bool any = tiles.next(m, n);
   const int ahead = any ? min(blocks, a.stages) : 0;
@@ -333,13 +320,13 @@ __device__ __forceinline__ void store_piece(const S8W8Arguments& a, std::uint32_
 // A warp that takes what a warpgroup stages to y.
 template <class Element, int kRows, int kColumns>
 __device__ __forceinline__ void store_tiles_as(const S8W8Arguments& a, const CUtensorMap& y, std::uint32_t staging,
-                                               int warpgroup, int rank) {
+                                               int warpgroup) {
   using P = Pieces<kColumns, sizeof(Element)>;
   const bool first_lane = threadIdx.x % 32 == 0;
   ptx::wait_for_predecessor();
   announce(barrier_of(kFree, warpgroup), kStoringThreads);
   announce(barrier_of(kFree + 1, warpgroup), kStoringThreads);
-  Tiles tiles(a, 64 * kRows, kColumns, rank);
+  Tiles tiles(a, 64 * kRows, kColumns);
   int m_tile, n_tile, turn = 0;
   bool any = false;
   while (tiles.next(m_tile, n_tile)) {
@@ -364,28 +351,24 @@ __device__ __forceinline__ void store_tiles_as(const S8W8Arguments& a, const CUt
 
 template <int kRows, int kColumns>
 __device__ __forceinline__ void store_tiles(const S8W8Arguments& a, const CUtensorMap& y, std::uint32_t staging,
-                                            int warpgroup, int rank) {
+                                            int warpgroup) {
   if (a.y_dtype == DType::kBFloat16 || a.y_dtype == DType::kFloat16) {
-    store_tiles_as<std::uint16_t, kRows, kColumns>(a, y, staging, warpgroup, rank);
+    store_tiles_as<std::uint16_t, kRows, kColumns>(a, y, staging, warpgroup);
   } else {
-    store_tiles_as<std::uint32_t, kRows, kColumns>(a, y, staging, warpgroup, rank);
+    store_tiles_as<std::uint32_t, kRows, kColumns>(a, y, staging, warpgroup);
   }
 }
 
 // --- Multiplying --------------------------------------------------------------------------------------------------------
 
 template <int kRows, int kColumns>
-__device__ __forceinline__ void multiply_tiles(const S8W8Arguments& a, const S8W8Shared<kRows, kColumns>& shared, int rank) {
+__device__ __forceinline__ void multiply_tiles(const S8W8Arguments& a, const S8W8Shared<kRows, kColumns>& shared) {
   const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
   const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
   const bool biased = a.epilogue.bias != nullptr;
-  // Which CTA's copying thread this thread tells that a stage is empty: all that copy into this CTA's ring.
-  const int rank_m = rank % a.cluster_m, rank_n = rank / a.cluster_m;
-  const bool tells = thread < a.cluster_m + a.cluster_n - 1;
-  const int told = thread < a.cluster_n ? thread * a.cluster_m + rank_m
-                                        : rank_n * a.cluster_m + (rank_m + thread - a.cluster_n + 1) % a.cluster_m;
+  const bool tells = thread == 0;
   const int blocks = blocks_of(a);
-  Tiles tiles(a, 64 * kRows, kColumns, rank);
+  Tiles tiles(a, 64 * kRows, kColumns);
   Stage stage;
   Scaling<kColumns> scaling;
   int m_tile, n_tile, turn = 0;
@@ -409,13 +392,13 @@ __device__ __forceinline__ void multiply_tiles(const S8W8Arguments& a, const S8W
       }
       fence_registers(sums);
       wgmma_wait<1>();
-      if (tells && block > 0) barrier_arrive(shared.empty + previous * 8, told);
+      if (tells && block > 0) barrier_arrive_here(shared.empty + previous * 8);
       previous = stage.index;
       stage.advance(a.stages);
     }
     wgmma_wait<0>();
     fence_registers(sums);
-    if (tells) barrier_arrive(shared.empty + previous * 8, told);
+    if (tells) barrier_arrive_here(shared.empty + previous * 8);
     scaling.share(shared.columns_of(warpgroup, biased), warpgroup, biased);
     stage_sums<kColumns>(a.y_dtype, biased, sums, shared.staging_of(warpgroup), warpgroup, scaling, turn);
   }
@@ -430,39 +413,30 @@ __global__ void __launch_bounds__(kWarpgroup*(kRows + 1), 1)
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) std::uint8_t memory[];
   const S8W8Shared<kRows, kColumns> shared(a, memory);
-  const bool clustered = a.cluster_m * a.cluster_n > 1;
-  const int rank = clustered ? static_cast<int>(cluster_rank()) : 0;
   if (threadIdx.x == 0) {
     prefetch_tensor_map(x);
     prefetch_tensor_map(w);
     prefetch_tensor_map(y);
     for (int stage = 0; stage < a.stages; ++stage) {
       barrier_init(shared.full + stage * 8, 1);
-      barrier_init(shared.empty + stage * 8, kRows * (a.cluster_m + a.cluster_n - 1));
+      barrier_init(shared.empty + stage * 8, kRows);
     }
     barrier_init_fence();
   }
-  if (clustered) {
-    cluster_sync();
-  } else {
-    __syncthreads();
-  }
+  __syncthreads();
   // Two warpgroups that multiply need more registers than there are for three.
   if (threadIdx.x < kWarpgroup * kRows) {
     if constexpr (kRows > 1) take_registers<232>();
-    multiply_tiles(a, shared, rank);
+    multiply_tiles(a, shared);
   } else {
     if constexpr (kRows > 1) give_registers<40>();
     const int warp = static_cast<int>(threadIdx.x) / 32 - 4 * kRows;
     if (warp < kRows) {
-      store_tiles<kRows, kColumns>(a, y, shared.staging_of(warp), warp, rank);
+      store_tiles<kRows, kColumns>(a, y, shared.staging_of(warp), warp);
     } else if (threadIdx.x == kWarpgroup * (kRows + 1) - 32) {
-      copy_tiles(a, x, w, shared, rank);
+      copy_tiles(a, x, w, shared);
     }
   }
-  // No CTA leaves while others copy to it or tell it of empty stages.
-  __syncwarp();
-  if (clustered) cluster_sync();
 #endif
 }
 

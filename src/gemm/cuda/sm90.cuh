@@ -44,17 +44,6 @@ __device__ __forceinline__ void barrier_arrive_here(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-// Arrives at the barrier that stands at the same address in a CTA of the cluster. Orders nothing beyond the CTA (a release
-// for the cluster would wait for all the thread's writes): whoever waits learns only that products have read a tile.
-__device__ __forceinline__ void barrier_arrive(std::uint32_t barrier, std::uint32_t cta) {
-  asm volatile(
-      "{\n.reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(barrier),
-      "r"(cta)
-      : "memory");
-}
-
 // Waits until the phase of this parity has ended.
 __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
   asm volatile(
@@ -119,22 +108,13 @@ __device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 
-// Copies the box at (column, row), and tells the barrier of its bytes. Where `shared`, to the same places in all CTAs of the
-// mask.
+// Copies the box at (column, row), and tells the barrier of its bytes.
 __device__ __forceinline__ void copy_box(std::uint32_t to, const CUtensorMap& map, int column, int row,
-                                         std::uint32_t barrier, std::uint16_t ctas, bool shared) {
-  if (shared) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
-        "[%1, {%2, %3}], [%4], %5;" ::"r"(to),
-        "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(ctas)
-        : "memory");
-  } else {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
-        "l"(&map), "r"(column), "r"(row), "r"(barrier)
-        : "memory");
-  }
+                                         std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+      "l"(&map), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
 }
 
 // The same of boxes side by side, the first of them box number `first` of the row.
