@@ -18,9 +18,10 @@ constexpr int64_t kBlockElements = 1 << 22;      // 16 MiB
 constexpr int64_t kCudaBlockElements = 1 << 26;  // 256 MiB
 
 // From so many tokens on it costs less to round all weights to 16 bits once and to multiply those, up to 512 MiB of them,
-// than what a kernel loses: on Hopper to the sums of groups (measured on an H200), the one of mma.sync to cuBLAS, with
-// groups or without (an estimate: an A100 writes and reads such weights in the time in which it multiplies 400 tokens).
-constexpr int64_t kManyTokens = 1 << 20;
+// than what a kernel loses: on Hopper to scales that change every 32 weights (measured on an H100), the one of mma.sync to
+// cuBLAS, with groups or without (an estimate: an A100 writes and reads such weights in the time in which it multiplies 400
+// tokens).
+constexpr int64_t kManyTokens = 4096;
 constexpr int64_t kManyTokensSm80 = 1024;
 constexpr int64_t kMaxRounded = 1 << 28;  // weights
 
@@ -93,8 +94,8 @@ Tensor float32_product(const Tensor& a, const Tensor& b) {
 bool rounds_first(std::string_view kernel, const Problem& p) {
   if (p.N * p.K > kMaxRounded) return false;
   if (kernel == "cuda_float_w8_sm80" || kernel == "cuda_float_w4_sm80") return p.M >= kManyTokensSm80;
-  const bool grouped = p.format.group_size > 0 && p.format.group_size < p.K;
-  return kernel.starts_with("cuda_float_w") && kernel.ends_with("_sm90") && grouped && p.M >= kManyTokens;
+  const bool short_groups = p.format.group_size > 0 && p.format.group_size < p.K && p.format.group_size % 64 != 0;
+  return kernel.starts_with("cuda_float_w") && kernel.ends_with("_sm90") && short_groups && p.M >= kManyTokens;
 }
 
 // y = x · ŵᵀ, all in x's type, with the sums that torch allows cuBLAS (allow_*_reduced_precision_reduction). Without a bias,

@@ -47,10 +47,10 @@ struct FloatW {
   static constexpr int kWeightBytes = kChannels * kRowBytes;
   static constexpr int kXBoxes = kBlockK / 64;  // of 64 along K, 128 bytes a row
   // Steps that are converted, then multiplied, at a time, and how many such batches may be under way. Long products hide
-  // the conversion of a single step; short ones need many steps' conversions to overlap with each other, and the longer
-  // conversion of rounded weights with the warpgroup's own products too.
-  static constexpr int kBatch = kTokens > 128 ? 1 : kRounded ? kSteps / 2 : kSteps;
-  static constexpr int kBatches = kTokens > 128 ? 4 : kRounded ? 2 : 1;
+  // the conversion of a single step, those of 128 tokens that of two; short ones need all steps' conversions to overlap with
+  // each other, and leave hiding them to the other warpgroup.
+  static constexpr int kBatches = kTokens > 64 ? 4 : 1;
+  static constexpr int kBatch = kTokens > 128 ? 1 : kSteps / kBatches;
   static_assert(kSteps / kBatch % kBatches == 0);                  // a batch has its own registers all along
   static_assert(!kRounded || (kPeriod > 0 && kPeriod <= kSteps));  // both are powers of two
   // Tokens whose sums of a period are held beside those of the tile.
