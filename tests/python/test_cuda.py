@@ -299,4 +299,4 @@ def test_what_does_not_fit_is_an_error_that_says_so(what):
 
 def test_the_module_names_its_kernel():
     module, _, _ = w8a8()
-    assert ("kernel=cuda_s8_w8_" if torch.ops.octavo.has_cuda() else "kernel=cuda_torch") in repr(module)
+    assert ("kernel=cuda_w8a8_" if torch.ops.octavo.has_cuda() else "kernel=cuda_torch") in repr(module)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from recorded import layers, recorded_inputs
 from tiny_models import llama
 
 import octavo
@@ -92,14 +93,21 @@ def test_load_takes_the_quantized_size_and_one_layer(checkpoint, scheme):
     assert memory.peak <= size + largest + 2**16
 
 
+# With quantized activations logits tell little: torch's attention rounds differently on the two devices, and each
+# rounding that this turns is a step of 1/127. Layer by layer, on the same inputs, both give the same bits.
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_loaded_model_computes_what_it_does_on_the_cpu(checkpoint, scheme):
     tokens = torch.arange(40).reshape(2, 20)
-    path = checkpoint(scheme)
+    model = octavo.load(checkpoint(scheme), dtype=torch.float32)
+    on_cuda = octavo.load(checkpoint(scheme), dtype=torch.float32, device="cuda")
     with torch.no_grad():
-        expected = octavo.load(path, dtype=torch.float32)(tokens).logits
-        found = octavo.load(path, dtype=torch.float32, device="cuda")(tokens.cuda()).logits
-    assert difference(found.cpu(), expected) < 0.01
+        if scheme in ("w8a8", "llm.int8"):
+            inputs = recorded_inputs(model, tokens)
+            assert inputs.keys() == layers(on_cuda).keys()
+            for name, layer in layers(on_cuda).items():
+                assert torch.equal(layer(inputs[name].cuda()).cpu(), layers(model)[name](inputs[name])), name
+            return
+        assert difference(on_cuda(tokens.cuda()).logits.cpu(), model(tokens).logits) < 1e-4
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from recorded import layers, recorded_inputs
 from transformers import AutoTokenizer
 
 import octavo
@@ -14,24 +15,6 @@ TEXT = "The Python interpreter reads 1 line at a time; a compiler reads whole fi
 @pytest.fixture(scope="module")
 def tokenizer(fp16):
     return AutoTokenizer.from_pretrained(fp16)
-
-
-def layers(model):
-    return {name: module for name, module in model.named_modules() if isinstance(module, octavo.QuantizedLinear)}
-
-
-def recorded_inputs(model, ids):
-    """What every quantized layer of a model is given for these tokens."""
-    inputs = {}
-    hooks = [
-        module.register_forward_pre_hook(lambda _module, args, name=name: inputs.update({name: args[0]}))
-        for name, module in layers(model).items()
-    ]
-    with torch.no_grad():
-        model(ids)
-    for hook in hooks:
-        hook.remove()
-    return inputs
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
