@@ -47,9 +47,9 @@ void launch_tile(const Arguments& a, S8W8Arguments s) {
 }
 
 constexpr Tile kTiles[] = {
-    {1, 64, launch_tile<1, 64>},   {1, 128, launch_tile<1, 128>}, {2, 64, launch_tile<2, 64>},
-    {2, 128, launch_tile<2, 128>}, {2, 192, launch_tile<2, 192>}, {2, 224, launch_tile<2, 224>},
-    {2, 256, launch_tile<2, 256>},
+    {1, 32, launch_tile<1, 32>},   {1, 64, launch_tile<1, 64>},   {1, 128, launch_tile<1, 128>},
+    {2, 64, launch_tile<2, 64>},   {2, 128, launch_tile<2, 128>}, {2, 192, launch_tile<2, 192>},
+    {2, 224, launch_tile<2, 224>}, {2, 256, launch_tile<2, 256>},
 };
 
 // The tile that takes the least time, in cycles of an SM: so many rounds of tiles, each as long as the products of its
