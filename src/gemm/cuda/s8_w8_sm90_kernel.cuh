@@ -21,7 +21,7 @@
 namespace octavo::sm90 {
 
 inline constexpr int kBlockK = 128;  // bytes of a stage along K
-inline constexpr int kMaxStages = 40;
+inline constexpr int kMaxStages = 16;  // two copies each: of more than some 40 at a time an SM makes fewer
 inline constexpr int kWarpgroup = 128;
 
 struct S8W8Arguments {
