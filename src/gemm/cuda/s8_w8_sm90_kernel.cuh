@@ -20,7 +20,7 @@
 
 namespace octavo::sm90 {
 
-inline constexpr int kBlockK = 128;  // bytes of a stage along K
+inline constexpr int kBlockK = 128;    // bytes of a stage along K
 inline constexpr int kMaxStages = 16;  // two copies each: of more than some 40 at a time an SM makes fewer
 inline constexpr int kWarpgroup = 128;
 
