@@ -219,8 +219,8 @@ class Blocks {
   unsigned lane_, channel_;
   int first_channel_, step_, ring_;
   std::uint32_t full_;
-  int parameters_,
-      parameter_bytes_;  // a ring of one place more: they are read where they stand, after the next are asked for
+  // Scales and zero points: a ring of one place more, since they are read where they stand, after the next are asked for.
+  int parameters_, parameter_bytes_;
   int next_, asked_, end_, stage_ = 0, slot_ = 0, asked_slot_ = 0;
   std::uint32_t phase_ = 0;
 };
