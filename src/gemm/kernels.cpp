@@ -238,8 +238,8 @@ std::string needs_few_float_tokens_and_nibbles(const Problem& p) {
 // Of weight-only products whose groups must not end within the piece of K that is multiplied at a time.
 std::string needs_16_bit_x_and_whole_groups(const Problem& p, std::int64_t multiple) {
   if (p.activation == DType::kFloat32) return "x is float32, it multiplies float16 and bfloat16";
-  if (const std::int64_t group = p.format.group_size; group > 0 && group < p.K && group % multiple != 0) {
-    return format_text("groups have {} weights, it takes multiples of {}", group, multiple);
+  if (p.format.groups(p.K) > 1 && p.format.group_size % multiple != 0) {
+    return format_text("groups have {} weights, it takes multiples of {}", p.format.group_size, multiple);
   }
   return {};
 }
@@ -277,9 +277,7 @@ std::string needs_hopper_16_bit_x_and_nibbles(const Problem& p) {
 }
 
 // One scale a channel needs no rounding of weights.
-std::string needs_groups(const Problem& p) {
-  return p.format.group_size > 0 && p.format.group_size < p.K ? "" : "weights are not in groups along K";
-}
+std::string needs_groups(const Problem& p) { return p.format.groups(p.K) > 1 ? "" : "weights are not in groups along K"; }
 
 std::string needs_hopper_16_bit_x_and_bytes_in_groups(const Problem& p) {
   std::string reason = needs_groups(p);

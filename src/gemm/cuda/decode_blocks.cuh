@@ -175,7 +175,6 @@ class Blocks {
 #pragma unroll
     for (int i = 0; i < Kind::kUnits; i += 2) {
       const int unit = i + static_cast<int>(lane_ / kChannels);
-      if (Kind::kUnits == 1 && unit > 0) break;
       const int group = group_of<Kind>(a_.groups, block, unit);
       sm90::copy_word(to + unit * kUnitBytes, scale + group, 4);
       if (a_.groups.zero_point != nullptr) {

@@ -111,7 +111,7 @@ struct Shared {
 
   __host__ __device__ explicit Shared(const DecodeArguments& a) {
     sums_bytes = kChannels * ((a.M + 1) / 2 * 2) * 4;
-    parameter_bytes = Kind::kFlush == 0 ? 0 : Kind::kUnits * kChannels * 4 * (a.groups.zero_point == nullptr ? 1 : 2);
+    parameter_bytes = Kind::kFlush == 0 ? 0 : Kind::kZeroPoints * (a.groups.zero_point == nullptr ? 1 : 2);
     parameters = Kind::kWarps * a.stages * kBlockBytes;
     barriers = parameters + Kind::kWarps * (a.stages + 1) * parameter_bytes;
     sums_barriers = barriers + Kind::kWarps * a.stages * 8;

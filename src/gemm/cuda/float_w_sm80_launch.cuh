@@ -10,18 +10,19 @@
 #include "gemm/alignment.h"
 #include "gemm/cuda/float_w_sm80.h"
 #include "gemm/cuda/float_w_sm80_kernel.cuh"
+#include "gemm/cuda/tile_choice.h"
 
 namespace octavo::sm80 {
 
-// Large tiles read less of x and w, small ones keep more multiprocessors busy. (Rings of 48 KiB: two blocks a
-// multiprocessor also where it has 100.)
+// (Rings of 48 KiB: two blocks a multiprocessor also where it has 100.)
 //                tokens channels K    warps    ring       blocks
 using T128 = Tile<128, 128, 64, 2, 2, 1, 72 * 1024, 2>;
 using T64 = Tile<64, 128, 64, 1, 4, 1, 48 * 1024, 2>;
 using T32 = Tile<32, 64, 128, 1, 2, 2, 48 * 1024, 3>;
 using T16 = Tile<16, 32, 256, 1, 1, 4, 48 * 1024, 3>;
 
-inline std::int64_t tiles_of(std::int64_t size, int tile) { return (size + tile - 1) / tile; }
+using cuda::tiles_of;
+using Choice = cuda::TileChoice<FloatWArguments>;
 
 template <class F, bool kAligned>
 void launch_tile(FloatWArguments s, Stream stream) {
@@ -34,23 +35,9 @@ void launch_tile(FloatWArguments s, Stream stream) {
   cuda::launch(float_w_kernel<F, kAligned>, s.tiles_m * s.tiles_n, kThreads, F::kShared, stream, {}, s);
 }
 
-// A size of tile, for the choice among them.
-struct Choice {
-  int tokens, channels;
-  void (*launch)(FloatWArguments s, Stream stream);
-};
-
 template <class F, bool kAligned = true>
 constexpr Choice choice() {
   return {F::kTokens, F::kChannels, launch_tile<F, kAligned>};
-}
-
-// The first of them that the tokens fill more than half of and that gives nearly every multiprocessor a tile; else the last.
-inline const Choice& choose(std::span<const Choice> choices, std::int64_t M, std::int64_t N, int num_sms) {
-  for (const Choice& c : choices) {
-    if (M > c.tokens / 2 && tiles_of(M, c.tokens) * tiles_of(N, c.channels) * 10 >= num_sms * 9) return c;
-  }
-  return choices.back();
 }
 
 // Sums of groups apart from the tile's leave no registers for the largest tile.
@@ -63,7 +50,7 @@ void launch_groups(const Arguments& a, const FloatWArguments& s, bool aligned) {
                                         choice<F64>(), choice<F32>(), choice<F16>()};
   static constexpr Choice kUnaligned[] = {choice<F64, false>(), choice<F16, false>()};
   const std::span<const Choice> choices = aligned ? std::span<const Choice>(kAligned) : kUnaligned;
-  choose(choices, s.M, s.N, (*cuda::gpu(a.y.device))->num_sms).launch(s, a.stream);
+  cuda::choose_tile(choices, s.M, s.N, (*cuda::gpu(a.y.device))->num_sms).launch(s, a.stream);
 }
 
 template <class X, int kBits>

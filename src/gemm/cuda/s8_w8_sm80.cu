@@ -12,6 +12,7 @@
 #include "gemm/cuda/mma.cuh"
 #include "gemm/cuda/s8_w8_sm80.h"
 #include "gemm/cuda/store_outputs.cuh"
+#include "gemm/cuda/tile_choice.h"
 
 namespace octavo {
 namespace {
@@ -282,7 +283,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) s8_w8(const __grid_co
 #endif
 }
 
-std::int64_t tiles_of(std::int64_t size, int tile) { return (size + tile - 1) / tile; }
+using Choice = TileChoice<Params>;
 
 template <class T, bool kAligned>
 void launch_tile(Params p, Stream stream) {
@@ -291,18 +292,11 @@ void launch_tile(Params p, Stream stream) {
   launch(s8_w8<T, kAligned>, p.tiles_m * p.tiles_n, T::kThreads, T::kShared, stream, {}, p);
 }
 
-// A size of tile, for the choice among them.
-struct Choice {
-  int rows, cols;
-  void (*launch)(Params p, Stream stream);
-};
-
 template <class T, bool kAligned = true>
 constexpr Choice choice() {
   return {T::kRows, T::kCols, launch_tile<T, kAligned>};
 }
 
-// Large tiles read less of x and w, small ones keep more multiprocessors busy.
 //                  rows cols bytes  warps  stages
 using T128x128 = Tile<128, 128, 64, 2, 2, 1, 3>;
 using T64x128 = Tile<64, 128, 64, 2, 2, 1, 4>;
@@ -316,15 +310,6 @@ using T16x32 = Tile<16, 32, 256, 1, 1, 4, 4>;
 constexpr Choice kChoices[] = {choice<T128x128>(), choice<T64x128>(), choice<T64x64>(), choice<T64x32>(),
                                choice<T32x64>(),   choice<T32x32>(),  choice<T16x64>(), choice<T16x32>()};
 constexpr Choice kUnaligned[] = {choice<T64x64, false>(), choice<T16x32, false>()};
-
-// The first of them that x fills more than half of and that gives nearly every multiprocessor a tile; else the last.
-const Choice& choose(std::span<const Choice> choices, std::int64_t M, std::int64_t N, int num_sms) {
-  for (const Choice& c : choices) {
-    const bool filled = c.rows <= 16 || M > c.rows / 2;
-    if (filled && tiles_of(M, c.rows) * tiles_of(N, c.cols) * 10 >= num_sms * 9) return c;
-  }
-  return choices.back();
-}
 
 }  // namespace
 
@@ -349,7 +334,7 @@ void cuda_s8_w8_sm80(const Arguments& a, Parallel& /*parallel*/) {
   p.epilogue = epilogue_of(a);
   const std::span<const Choice> choices =
       alignment == kChunk && p.K % kChunk == 0 ? std::span<const Choice>(kChoices) : kUnaligned;
-  choose(choices, M, N, gpu(a.y.device).value()->num_sms).launch(p, a.stream);
+  choose_tile(choices, M, N, gpu(a.y.device).value()->num_sms).launch(p, a.stream);
 }
 
 }  // namespace octavo

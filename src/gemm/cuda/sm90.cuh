@@ -55,19 +55,6 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_
       : "memory");
 }
 
-// Whether it has.
-__device__ __forceinline__ bool barrier_test(std::uint32_t barrier, std::uint32_t parity) {
-  std::uint32_t done;
-  asm volatile(
-      "{\n.reg .pred done;\n"
-      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
-      "selp.u32 %0, 1, 0, done;\n}"
-      : "=r"(done)
-      : "r"(barrier), "r"(parity)
-      : "memory");
-  return done != 0;
-}
-
 // Up to four bytes from an aligned address of global memory, zeros behind them, on their own; and an arrival at a barrier
 // when all that this thread has asked for so is there.
 __device__ __forceinline__ void copy_word(std::uint32_t to, const void* from, int bytes) {
@@ -85,10 +72,6 @@ struct Stage {
     if (++index < stages) return;
     index = 0;
     phase ^= 1;
-  }
-  // By several places.
-  __device__ void advance(int places, int stages) {
-    for (index += places; index >= stages; index -= stages) phase ^= 1;
   }
 };
 
