@@ -145,8 +145,9 @@ class Blocks {
     if (a_.groups.zero_point != nullptr) {
       const int n = first_channel_ + tile * step_ + static_cast<int>(channel_);
       const int group = group_of<Kind>(a_.groups, block, number);
-      product.low.set_zero_point(zero_point_in(parameters + Kind::kZeroPoints, n, group));
-      product.high.set_zero_point(zero_point_in(parameters + Kind::kZeroPoints + 8 * 4, n + 8, group));
+      using W = cuda::Weights<X, Kind::kBits>;
+      product.low.set(W::prepared(zero_point_in(parameters + Kind::kZeroPoints, n, group)));
+      product.high.set(W::prepared(zero_point_in(parameters + Kind::kZeroPoints + 8 * 4, n + 8, group)));
     }
     float part[kTokenTiles][2][4] = {};
     slabs<kUnit * Kind::kFlush, Kind::kFlush>(product, low, high, x, part);

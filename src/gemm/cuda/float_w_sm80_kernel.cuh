@@ -6,9 +6,9 @@
 // share a channel has weights 8t to 8t + 7, in one load, and of a token the same 8 values of x, in one too: four of them for
 // the first product, four for the second.
 //
-// Sums are in float32. A channel's scale multiplies its sum at the end; with groups, each unit's sum is multiplied by the
-// scale of its group and added to the tile's. Warps that have parts of K leave their sums in shared memory, where they are
-// added in the order of the parts.
+// Sums are in float32. A channel's scale multiplies its sum at the end; with groups, the sum of each unit, or of two where
+// groups are multiples of that, is multiplied by the scale of its group and added to the tile's. Warps that have parts of K
+// leave their sums in shared memory, where they are added in the order of the parts.
 #pragma once
 
 #include <cstdint>
@@ -22,59 +22,85 @@
 
 namespace octavo::sm80 {
 
-// A thread's share of the scales and zero points: of one unit of each stage, and every so many channels of the tile.
+// A thread's share of a stage's scales and zero points: of one step, and every so many channels of the tile. They come with
+// the stage, and stand behind its weights, by step, then channel, eight bytes each: as they are in memory, a scale and the
+// aligned four bytes that hold the zero point, until the thread that asked for them makes of these what conversion takes.
 template <class F>
 class GroupLoader {
-  static constexpr int kStep = kThreads / F::kStageUnits;  // channels from one to the next
+  static constexpr int kStep = kThreads / F::kStageSteps;  // channels from one to the next
   static constexpr int kCount = F::kPairs / kThreads;
   static constexpr std::uint32_t kSymmetricZero = F::kBits == 4 ? 8 : 128;
 
+  // A stage's group of this thread's step.
+  struct Group {
+    int index, steps_before;  // in it
+    __device__ Group(const Groups& groups, int step) : index(step / groups.steps), steps_before(step % groups.steps) {}
+    __device__ void advance(const Groups& groups) {
+      index += groups.stage_groups;
+      steps_before += groups.stage_steps;
+      if (steps_before < groups.steps) return;
+      steps_before -= groups.steps;
+      ++index;
+    }
+  };
+
  public:
-  __device__ GroupLoader(const FloatWArguments& a, std::int64_t n0) : groups_(a.groups) {
-    const int unit = threadIdx.x / kStep, channel = threadIdx.x % kStep;
-    group_ = unit / groups_.units;
-    in_group_ = unit % groups_.units;
+  __device__ GroupLoader(const FloatWArguments& a, std::int64_t n0)
+      : groups_(a.groups),
+        last_row_(groups_.per_tensor ? 0 : a.N - 1),
+        copied_(groups_, static_cast<int>(threadIdx.x) / kStep),
+        taken_(copied_),
+        place_(F::kXBytes + F::kWBytes + (threadIdx.x / kStep * F::kChannels + threadIdx.x % kStep) * 8) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      row_[i] = groups_.per_tensor ? 0 : static_cast<int>(min(n0 + channel + i * kStep, a.N - 1));
+      row_[i] = groups_.per_tensor ? 0 : static_cast<int>(min(n0 + threadIdx.x % kStep + i * kStep, a.N - 1));
     }
   }
 
-  // What the next stage needs, on its way into registers.
-  __device__ void load() {
-    const int group = min(group_, groups_.last);  // a stage may go beyond K
+  // Asks for the next stage's, with this thread's other copies.
+  __device__ void copy(std::uint32_t stage) {
+    const int group = min(copied_.index, groups_.last);  // a stage may go beyond K
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      scale_[i] = groups_.scale(row_[i])[group];
-      zero_[i] = groups_.zero_point.data == nullptr ? kSymmetricZero : groups_.zero_point(row_[i])[group];
+      const std::uint32_t to = stage + place_ + i * (kStep * 8);
+      cuda::copy4_async(to, groups_.scale(row_[i]) + group, 4);
+      if (groups_.zero_point.data != nullptr) {
+        const std::uint8_t* at = groups_.zero_point(row_[i]) + group;
+        const std::uint8_t* word = at - (reinterpret_cast<std::uintptr_t>(at) & 3);
+        const std::int64_t left = groups_.zero_point(last_row_) + groups_.last - word;
+        cuda::copy4_async(to + 4, word, left < 3 ? static_cast<int>(left) + 1 : 4);
+      }
     }
-    group_ += groups_.stage_groups;
-    in_group_ += groups_.stage_units;
-    if (in_group_ >= groups_.units) {
-      in_group_ -= groups_.units;
-      ++group_;
-    }
+    copied_.advance(groups_);
   }
 
-  // Into shared memory: by unit, then channel. Threads go through both in order.
-  __device__ void store(std::uint32_t pairs) const {
-    const int unit = threadIdx.x / kStep, channel = threadIdx.x % kStep;
+  // Of a stage that is there.
+  __device__ void prepare(std::uint32_t stage) {
+    const int group = min(taken_.index, groups_.last);
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      store_shared(pairs + (unit * F::kChannels + channel + i * kStep) * 8, {__float_as_uint(scale_[i]), zero_[i]});
+      const std::uint32_t at = stage + place_ + i * (kStep * 8) + 4;
+      std::uint32_t zero[1] = {kSymmetricZero};
+      if (groups_.zero_point.data != nullptr) {
+        cuda::load_shared(zero, at);
+        const auto address = reinterpret_cast<std::uintptr_t>(groups_.zero_point(row_[i]) + group);
+        zero[0] = zero[0] >> (address & 3) * 8 & 0xff;
+      }
+      store_shared(at, cuda::Weights<typename F::X, F::kBits>::prepared(zero[0]));
     }
+    taken_.advance(groups_);
   }
 
  private:
-  static __device__ void store_shared(std::uint32_t address, uint2 v) {
-    asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(address), "r"(v.x), "r"(v.y) : "memory");
+  static __device__ void store_shared(std::uint32_t address, std::uint32_t v) {
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
   }
 
   const Groups& groups_;
+  std::int64_t last_row_;
   int row_[kCount];
-  int group_, in_group_;  // of the next stage: the unit's group, and how many units of it are before
-  float scale_[kCount] = {};
-  std::uint32_t zero_[kCount] = {};
+  Group copied_, taken_;  // of the next stage
+  std::uint32_t place_;
 };
 
 template <class F>
@@ -93,63 +119,77 @@ class Products {
     x_ = cuda::chunk_offset<F::kXRow, F::kXSpan>(warp_m * F::kWarpTokens + g, unit * F::kXSpan + t);
     w_ = F::kXBytes + byte % 16 +
          cuda::chunk_offset<F::kWRow, F::kWSpan>(warp_n * F::kWarpChannels + g, unit * F::kWSpan + byte / 16);
-    pairs_ = (unit * F::kChannels + warp_n * F::kWarpChannels + g) * 8;
+    pairs_ = F::kXBytes + F::kWBytes + (unit / F::kTogether * F::kChannels + warp_n * F::kWarpChannels + g) * 8;
     if constexpr (F::kGroups && F::kBits == 8) {
       if (a.groups.zero_point.data == nullptr) flip_ = Weights().flip;
     }
   }
 
-  // A unit's weights as they are stored. Units are the same bits of the address for every row, whatever the row's
+  // Weights of kTogether units as they are stored. Units are the same bits of the address for every row, whatever the row's
   // permutation.
-  __device__ void load(std::uint32_t stage, int unit) {
-    const std::uint32_t from = stage + (w_ ^ (unit * F::kWUnit));
+  __device__ void load(std::uint32_t stage, int first_unit) {
 #pragma unroll
-    for (int i = 0; i < F::kN; ++i) {
+    for (int u = 0; u < F::kTogether; ++u) {
+      const std::uint32_t from = stage + (w_ ^ ((first_unit + u) * F::kWUnit));
 #pragma unroll
-      for (int half = 0; half < 2; ++half) cuda::load_shared(q_[i][half], from + (i * 16 + half * 8) * F::kWRow);
+      for (int i = 0; i < F::kN; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) cuda::load_shared(q_[u][i][half], from + (i * 16 + half * 8) * F::kWRow);
+      }
     }
   }
 
-  // Of the unit loaded last: pairs for the products, and its groups' scales.
-  __device__ void widen(std::uint32_t pairs, int unit) {
+  // Of the units loaded last: pairs for the products, and their groups' scales.
+  __device__ void widen(std::uint32_t stage, int first_unit) {
 #pragma unroll
     for (int i = 0; i < F::kN; ++i) {
-      std::uint32_t v[2][4];
+      Weights weights[2];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        Weights weights;
         if constexpr (F::kGroups) {
           std::uint32_t pair[2];
-          cuda::load_shared(pair, pairs + pairs_ + (unit * F::kChannels + i * 16 + half * 8) * 8);
+          cuda::load_shared(pair, stage + pairs_ + (first_unit / F::kTogether * F::kChannels + i * 16 + half * 8) * 8);
           scale_[i][half] = __uint_as_float(pair[0]);
-          weights.set_zero_point(pair[1]);
-          if constexpr (F::kBits == 8) weights.flip = flip_;
+          weights[half].set(pair[1]);
+          if constexpr (F::kBits == 8) weights[half].flip = flip_;
         }
-        weights.widen(q_[i][half][0], v[half]);
-        if constexpr (F::kBits == 8) weights.widen(q_[i][half][1], v[half] + 2);
       }
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        a_[i][k / 2][k % 2 * 2] = v[0][k];
-        a_[i][k / 2][k % 2 * 2 + 1] = v[1][k];
+      for (int u = 0; u < F::kTogether; ++u) {
+        std::uint32_t v[2][4];
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          weights[half].widen(q_[u][i][half][0], v[half]);
+          if constexpr (F::kBits == 8) weights[half].widen(q_[u][i][half][1], v[half] + 2);
+        }
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          a_[u][i][k / 2][k % 2 * 2] = v[0][k];
+          a_[u][i][k / 2][k % 2 * 2 + 1] = v[1][k];
+        }
       }
     }
   }
 
-  __device__ void multiply(std::uint32_t stage, int unit, Sums<F>& sums) const {
-    const std::uint32_t from = stage + (x_ ^ (unit * F::kXUnit));
+  __device__ void multiply(std::uint32_t stage, int first_unit, Sums<F>& sums) const {
 #pragma unroll
     for (int j = 0; j < F::kM; ++j) {
-      const uint4 x = cuda::ordered<F::kBits>(cuda::load16_shared(from + j * 8 * F::kXRow));
+      uint4 x[F::kTogether];
+#pragma unroll
+      for (int u = 0; u < F::kTogether; ++u) {
+        const std::uint32_t from = stage + (x_ ^ ((first_unit + u) * F::kXUnit));
+        x[u] = cuda::ordered<F::kBits>(cuda::load16_shared(from + j * 8 * F::kXRow));
+      }
 #pragma unroll
       for (int i = 0; i < F::kN; ++i) {
         if constexpr (F::kGroups) {
           float part[4] = {};
-          multiply(part, i, x);
+#pragma unroll
+          for (int u = 0; u < F::kTogether; ++u) multiply(part, u, i, x[u]);
 #pragma unroll
           for (int c = 0; c < 4; ++c) sums.c[i][j][c] = __fmaf_rn(part[c], scale_[i][c / 2], sums.c[i][j][c]);
         } else {
-          multiply(sums.c[i][j], i, x);
+          multiply(sums.c[i][j], 0, i, x[0]);
         }
       }
     }
@@ -159,21 +199,22 @@ class Products {
   using X = typename F::X;
   using Weights = cuda::Weights<X, F::kBits>;
 
-  __device__ void multiply(float (&d)[4], int i, const uint4& x) const {
-    cuda::multiply(X(), d, a_[i][0][0], a_[i][0][1], a_[i][0][2], a_[i][0][3], x.x, x.y);
-    cuda::multiply(X(), d, a_[i][1][0], a_[i][1][1], a_[i][1][2], a_[i][1][3], x.z, x.w);
+  __device__ void multiply(float (&d)[4], int u, int i, const uint4& x) const {
+    const auto& a = a_[u][i];
+    cuda::multiply(X(), d, a[0][0], a[0][1], a[0][2], a[0][3], x.x, x.y);
+    cuda::multiply(X(), d, a[1][0], a[1][1], a[1][2], a[1][3], x.z, x.w);
   }
 
   int x_, w_, pairs_;
   std::uint32_t flip_ = F::kBits == 8 && F::kGroups ? unsigned_flip() : 0;
-  std::uint32_t q_[F::kN][2][F::kBits / 4];  // of channels g and g + 8
-  std::uint32_t a_[F::kN][2][4];
+  std::uint32_t q_[F::kTogether][F::kN][2][F::kBits / 4];  // of channels g and g + 8
+  std::uint32_t a_[F::kTogether][F::kN][2][4];
   float scale_[F::kN][2];
 
   static __device__ std::uint32_t unsigned_flip() {
     if constexpr (F::kBits == 8) {
       Weights weights;
-      weights.set_zero_point(0);
+      weights.set(Weights::prepared(0));
       return weights.flip;
     }
     return 0;
@@ -242,24 +283,28 @@ __global__ void __launch_bounds__(kThreads, F::kBlocks) float_w_kernel(const __g
   cuda::Copier<F::kChannels, F::kWRow, kThreads, kAligned, F::kWSpan> w(a.w + n0 * a.w_stride, a.w_stride, a.N - n0, a.w_row,
                                                                         a.words);
 
+  GroupLoader<F> groups(a, n0);
+  const auto copy_weights = [&](std::uint32_t stage) {
+    w.copy(stage + F::kXBytes);
+    if constexpr (F::kGroups) groups.copy(stage);
+  };
+
   // Where the block may start before x is there, the weights of the whole ring go ahead, if they are.
   constexpr bool kWeightsFirst = __CUDA_ARCH__ >= 900;
   constexpr int kAhead = F::kStages - 1;
   if (!a.constant_w) ptx::wait_for_predecessor();
   if constexpr (kWeightsFirst) {
 #pragma unroll 1
-    for (int s = 0; s < kAhead; ++s) w.copy(ring + s * F::kStageBytes + F::kXBytes);
+    for (int s = 0; s < kAhead; ++s) copy_weights(ring + s * F::kStageBytes);
   }
   ptx::wait_for_predecessor();
   ptx::launch_dependents();
 #pragma unroll 1
   for (int s = 0; s < kAhead; ++s) {
-    if constexpr (!kWeightsFirst) w.copy(ring + s * F::kStageBytes + F::kXBytes);
+    if constexpr (!kWeightsFirst) copy_weights(ring + s * F::kStageBytes);
     x.copy(ring + s * F::kStageBytes);
     cuda::commit_copies();
   }
-  GroupLoader<F> groups(a, n0);
-  if constexpr (F::kGroups) groups.load();
 
   const int warp = threadIdx.x / 32;
   const int warp_n = warp % F::kWarpsN;
@@ -269,29 +314,26 @@ __global__ void __launch_bounds__(kThreads, F::kBlocks) float_w_kernel(const __g
   Sums<F> sums;
   std::uint32_t from = ring;                          // stage that is multiplied
   std::uint32_t to = ring + kAhead * F::kStageBytes;  // stage that is copied to
-  std::uint32_t pairs = ring + F::kRingBytes;         // scales and zero points of the stage
   const std::uint32_t end = ring + F::kRingBytes;
   const int stages = (a.x_row + F::kXRow - 1) / F::kXRow;
   for (int s = 0; s < stages; ++s) {
     cuda::wait_for_copies<F::kStages - 2>();
-    if constexpr (F::kGroups) groups.store(pairs);  // everybody is past the stage before the last, which these were for
+    if constexpr (F::kGroups) groups.prepare(from);
     __syncthreads();
     products.load(from, 0);
     if (s + kAhead < stages) {  // everybody has multiplied the last stage, in whose place this one comes
-      w.copy(to + F::kXBytes);
+      copy_weights(to);
       x.copy(to);
     }
     cuda::commit_copies();
-    if constexpr (F::kGroups) groups.load();  // for the next stage; beyond the last one, what is there
-#pragma unroll(F::kGroups ? 1 : F::kUnits)    // sums of two units at a time take more registers than there are
-    for (int unit = 0; unit < F::kUnits; ++unit) {
-      products.widen(pairs, unit);
-      if (unit + 1 < F::kUnits) products.load(from, unit + 1);
+#pragma unroll(F::kGroups ? 1 : F::kUnits)  // sums of two units at a time take more registers than there are
+    for (int unit = 0; unit < F::kUnits; unit += F::kTogether) {
+      products.widen(from, unit);
+      if (unit + F::kTogether < F::kUnits) products.load(from, unit + F::kTogether);
       products.multiply(from, unit, sums);
     }
     from = from + F::kStageBytes == end ? ring : from + F::kStageBytes;
     to = to + F::kStageBytes == end ? ring : to + F::kStageBytes;
-    pairs = pairs == end ? end + F::kPairsBytes : end;
   }
   cuda::wait_for_copies<0>();
   __syncthreads();

@@ -29,8 +29,9 @@ void launch_tile(FloatWArguments s, Stream stream) {
   s.tiles_m = static_cast<unsigned>(tiles_of(s.M, F::kTokens));
   s.tiles_n = static_cast<unsigned>(tiles_of(s.N, F::kChannels));
   if constexpr (F::kGroups) {
-    s.groups.stage_groups = F::kStageUnits / s.groups.units;
-    s.groups.stage_units = F::kStageUnits % s.groups.units;
+    s.groups.steps = static_cast<int>(tiles_of(s.groups.size, kUnitK * F::kGroupUnits));
+    s.groups.stage_groups = F::kStageSteps / s.groups.steps;
+    s.groups.stage_steps = F::kStageSteps % s.groups.steps;
   }
   cuda::launch(float_w_kernel<F, kAligned>, s.tiles_m * s.tiles_n, kThreads, F::kShared, stream, {}, s);
 }
@@ -41,13 +42,13 @@ constexpr Choice choice() {
 }
 
 // Sums of groups apart from the tile's leave no registers for the largest tile.
-template <class X, int kBits, bool kGroups>
+template <class X, int kBits, int kGroupUnits>
 void launch_groups(const Arguments& a, const FloatWArguments& s, bool aligned) {
-  using F64 = FloatW<X, kBits, kGroups, T64>;
-  using F32 = FloatW<X, kBits, kGroups, T32>;
-  using F16 = FloatW<X, kBits, kGroups, T16>;
-  static constexpr Choice kAligned[] = {choice<std::conditional_t<kGroups, F64, FloatW<X, kBits, kGroups, T128>>>(),
-                                        choice<F64>(), choice<F32>(), choice<F16>()};
+  using F128 = FloatW<X, kBits, kGroupUnits, std::conditional_t<(kGroupUnits > 0), T64, T128>>;
+  using F64 = FloatW<X, kBits, kGroupUnits, T64>;
+  using F32 = FloatW<X, kBits, kGroupUnits, T32>;
+  using F16 = FloatW<X, kBits, kGroupUnits, T16>;
+  static constexpr Choice kAligned[] = {choice<F128>(), choice<F64>(), choice<F32>(), choice<F16>()};
   static constexpr Choice kUnaligned[] = {choice<F64, false>(), choice<F16, false>()};
   const std::span<const Choice> choices = aligned ? std::span<const Choice>(kAligned) : kUnaligned;
   cuda::choose_tile(choices, s.M, s.N, (*cuda::gpu(a.y.device))->num_sms).launch(s, a.stream);
@@ -55,8 +56,9 @@ void launch_groups(const Arguments& a, const FloatWArguments& s, bool aligned) {
 
 template <class X, int kBits>
 void launch_x(const Arguments& a, const FloatWArguments& s, bool aligned) {
-  if (s.groups.last > 0 || !a.w.format.symmetric) return launch_groups<X, kBits, true>(a, s, aligned);
-  launch_groups<X, kBits, false>(a, s, aligned);
+  if (s.groups.last == 0 && a.w.format.symmetric) return launch_groups<X, kBits, 0>(a, s, aligned);
+  if (s.groups.last == 0 || s.groups.size % (2 * kUnitK) == 0) return launch_groups<X, kBits, 2>(a, s, aligned);
+  launch_groups<X, kBits, 1>(a, s, aligned);
 }
 
 template <int kBits>
@@ -82,8 +84,9 @@ void launch_float_w(const Arguments& a) {
   s.groups.scale = cuda::rows_of<const float>(a.w.scale);
   if (!a.w.format.symmetric) s.groups.zero_point = cuda::rows_of<const std::uint8_t>(a.w.zero_point);
   s.groups.per_tensor = group_size == kPerTensor;
-  s.groups.units = static_cast<int>(tiles_of(group_size > 0 && group_size < K ? group_size : K, kUnitK));
-  s.groups.last = static_cast<int>(tiles_of(K, kUnitK) - 1) / s.groups.units;
+  s.groups.size = static_cast<int>(group_size > 0 && group_size < K ? group_size : K);
+  s.groups.last = static_cast<int>((K - 1) / s.groups.size);
+  s.groups.steps = 1;
   const bool aligned = alignment == 16 && s.x_row % 16 == 0 && s.w_row % 16 == 0;
   if (a.x.dtype == DType::kFloat16) return launch_x<__half, kBits>(a, s, aligned);
   launch_x<__nv_bfloat16, kBits>(a, s, aligned);

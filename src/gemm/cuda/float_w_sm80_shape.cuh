@@ -18,9 +18,10 @@ struct Groups {
   cuda::Rows<const float> scale;              // a row a channel, or one in all
   cuda::Rows<const std::uint8_t> zero_point;  // the same; no data: none
   bool per_tensor;
-  int units;                      // of a group
+  int size;                       // weights of a group
   int last;                       // of a channel
-  int stage_groups, stage_units;  // a stage of the ring, as whole groups and the units left
+  int steps;                      // of a group, each of as many weights as have one scale
+  int stage_groups, stage_steps;  // a stage of the ring, as whole groups and the steps left
 };
 
 struct FloatWArguments {
@@ -49,13 +50,15 @@ struct Tile {
   static constexpr int kBlocks = kBlocks_;  // on a multiprocessor at a time, at least
 };
 
-// x of type X times weights of kBits, as they are stored. kGroups: weights have groups, or zero points; else one scale a
-// channel, and int8 or int4.
-template <class X_, int kBits_, bool kGroups_, class Tile>
+// x of type X times weights of kBits, as they are stored. kGroupUnits: where weights have groups, or zero points, so many
+// units are of one group; 0: one scale a channel, and int8 or int4.
+template <class X_, int kBits_, int kGroupUnits_, class Tile>
 struct FloatW : Tile {
   using X = X_;
   static constexpr int kBits = kBits_;
-  static constexpr bool kGroups = kGroups_;
+  static constexpr int kGroupUnits = kGroupUnits_;
+  static constexpr bool kGroups = kGroupUnits > 0;
+  static constexpr int kTogether = kGroups ? kGroupUnits : 1;  // units whose weights are in registers at a time
   static constexpr int kStageUnits = Tile::kStageK / kUnitK;
   static constexpr int kUnits = kStageUnits / Tile::kWarpsK;  // of a warp, in a stage
   static constexpr int kWarpTokens = Tile::kTokens / Tile::kWarpsM, kWarpChannels = Tile::kChannels / Tile::kWarpsN;
@@ -65,26 +68,25 @@ struct FloatW : Tile {
   static constexpr int kXUnit = 2 * kUnitK, kWUnit = kUnitK * kBits / 8;  // bytes of a row
   static constexpr int kXSpan = kXUnit / 16, kWSpan = kWUnit / 16;
   static constexpr int kXRow = kXUnit * kStageUnits, kWRow = kWUnit * kStageUnits;
-  static constexpr int kXBytes = Tile::kTokens * kXRow;
-  static constexpr int kStageBytes = kXBytes + Tile::kChannels * kWRow;
+  static constexpr int kXBytes = Tile::kTokens * kXRow, kWBytes = Tile::kChannels * kWRow;
 
-  // A scale and a zero point of every channel and unit of a stage, which one thread loads; of two stages.
-  static constexpr int kPairs = Tile::kChannels * kStageUnits;
-  static constexpr int kPairsBytes = kPairs * 8;
+  // A scale and a zero point of every channel and step of a stage.
+  static constexpr int kStageSteps = kStageUnits / kTogether;
+  static constexpr int kPairs = Tile::kChannels * kStageSteps;
 
-  static constexpr int kGroupsBytes = kGroups ? 2 * kPairsBytes : 0;
-  static constexpr int kStages = std::clamp((Tile::kRing - kGroupsBytes) / kStageBytes, 3, 4);
+  static constexpr int kStageBytes = kXBytes + kWBytes + (kGroups ? kPairs * 8 : 0);
+  static constexpr int kStages = std::clamp(Tile::kRing / kStageBytes, 3, 4);
   static constexpr int kRingBytes = kStages * kStageBytes;
 
   // Sums on their way to y, after the ring: the tile once for every part of K. Rows lie apart by four banks, so that a
   // warp's eight channels of four pairs of tokens are in 32 of them.
   static constexpr int kSumRow = Tile::kChannels + 4;
   static constexpr int kSumBytes = Tile::kTokens * Tile::kWarpsK * kSumRow * 4;
-  static constexpr int kShared = std::max(kRingBytes + kGroupsBytes, kSumBytes);
+  static constexpr int kShared = std::max(kRingBytes, kSumBytes);
 
   static_assert(Tile::kWarpsM * Tile::kWarpsN * Tile::kWarpsK * 32 == kThreads);
   static_assert(kUnits == 2, "units are addressed by an exclusive or");
-  static_assert(kPairs % kThreads == 0 && kThreads % kStageUnits == 0);
+  static_assert(kPairs % kThreads == 0 && kThreads % kStageSteps == 0);
   static_assert(kShared <= 99 * 1024, "what every device of compute capability 8.0 or more has");
 };
 

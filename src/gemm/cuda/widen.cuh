@@ -28,7 +28,8 @@ __device__ __forceinline__ std::uint32_t and_or(std::uint32_t a, std::uint32_t b
   return d;
 }
 
-// A channel's weights as pairs of X, and its zero point in the form that subtracts fastest. Every value is exact: integers
+// A channel's weights as pairs of X, and its zero point in the form that subtracts fastest, of which prepared() makes the
+// part that takes longest. Every value is exact: integers
 // up to 2048 are in float16, up to 256 in bfloat16. (Subnormal float16, which would save the addition of 1024, is not: a
 // tensor core aligns products by the exponents of their factors, and loses what is below.)
 template <class X, int kBits>
@@ -39,9 +40,10 @@ template <>
 struct Weights<__half, 8> {
   std::uint32_t flip = 0x80808080u;  // of int8; 0 of uint8
   std::uint32_t bias = 0x64806480u;  // 1024 + the zero point of the flipped byte, twice: 128, of int8
-  __device__ void set_zero_point(std::uint32_t z) {
+  __device__ static std::uint32_t prepared(std::uint32_t z) { return (0x6400u | z) * 0x10001u; }
+  __device__ void set(std::uint32_t prepared) {
     flip = 0;
-    bias = (0x6400u | z) * 0x10001u;
+    bias = prepared;
   }
   __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
     q ^= flip;
@@ -54,10 +56,11 @@ struct Weights<__nv_bfloat16, 8> {
   std::uint32_t flip = 0;  // of int8; 0x80 a byte of uint8
   std::uint32_t bias = 0;  // the zero point less 128 of uint8, twice
   bool zeros = false;
-  __device__ void set_zero_point(std::uint32_t z) {
+  __device__ static std::uint32_t prepared(std::uint32_t z) { return signed_bytes((z ^ 0x80) * 0x10001u); }
+  __device__ void set(std::uint32_t prepared) {
     zeros = true;
     flip = 0x80808080u;
-    bias = signed_bytes((z ^ 0x80) * 0x10001u);
+    bias = prepared;
   }
   // The low seven bits of q in those of 128, minus 128 or, where q is negative, 256.
   __device__ static std::uint32_t signed_bytes(std::uint32_t bytes) {
@@ -79,9 +82,10 @@ template <>
 struct Weights<__half, 4> {
   std::uint32_t bias = 0x64086408u;    // 1024 + z
   std::uint32_t bias16 = 0xd480d480u;  // -(64 + z)
-  __device__ void set_zero_point(std::uint32_t z) {
-    bias = (0x6400u | z) * 0x10001u;
-    bias16 = (0xd400u | z << 4) * 0x10001u;
+  __device__ static std::uint32_t prepared(std::uint32_t z) { return (0x6400u | z) * 0x10001u; }
+  __device__ void set(std::uint32_t prepared) {
+    bias = prepared;
+    bias16 = and_or(prepared << 4, 0x00f000f0u, 0xd400d400u);
   }
   __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
     const std::uint32_t high = q >> 8;
@@ -99,7 +103,8 @@ struct Weights<__half, 4> {
 template <>
 struct Weights<__nv_bfloat16, 4> {
   std::uint32_t bias = 0x43084308u;  // 128 + z
-  __device__ void set_zero_point(std::uint32_t z) { bias = (0x4300u | z) * 0x10001u; }
+  __device__ static std::uint32_t prepared(std::uint32_t z) { return (0x4300u | z) * 0x10001u; }
+  __device__ void set(std::uint32_t prepared) { bias = prepared; }
   __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) w[i] = subtract(__nv_bfloat16(), and_or(q >> (4 * i), 0x000f000fu, 0x43004300u), bias);
