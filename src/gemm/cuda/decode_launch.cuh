@@ -42,7 +42,7 @@ bool fits(std::int64_t M, std::int64_t K, const WeightFormat& format) {
   if constexpr (sizeof(X) == 1) {
     return fits_as(Kind<X, kBits, 0, 1>());
   } else {
-    return fits_as(Kind<X, kBits, 1, 2>());
+    return flush_of(format) == 4 ? fits_as(Kind<X, kBits, 4, 2>()) : fits_as(Kind<X, kBits, 1, 2>());
   }
 }
 

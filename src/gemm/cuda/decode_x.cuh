@@ -11,7 +11,8 @@ namespace octavo::decode {
 // of these slabs go to where it looks for them.
 template <class Kind>
 __device__ __forceinline__ void copy_x(const DecodeArguments& a, std::uint8_t* to) {
-  constexpr int kBatch = 8, kTogether = Kind::kTogether, kChunks = Kind::kSlabs * kSlabBytes / 16;  // of a block
+  constexpr int kBatch = 8 * Kind::kTokenTiles, kTogether = Kind::kTogether,
+                kChunks = Kind::kSlabs * kSlabBytes / 16;  // of a block
   const int threads = Kind::kThreads, chunks = a.blocks * kChunks, all = a.M * chunks, pitch = Kind::x_pitch(a.blocks);
   const int row_bytes = a.K * static_cast<int>(sizeof(typename Kind::X)), whole = row_bytes / 16;
   const auto row = [&](int token) { return static_cast<const std::uint8_t*>(a.x) + token * a.x_stride; };
