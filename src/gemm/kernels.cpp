@@ -296,6 +296,38 @@ std::string few_tokens_to_round_for(const Problem& p) {
                      kFloatWSm90RoundedTokens);
 }
 
+// Every multiprocessor copies x whole before a decode kernel's first product. From so many values on that takes longer than
+// what other kernels lose. These rules are of times on an H100.
+constexpr std::int64_t kMuchX = 1 << 16;
+constexpr std::int64_t kTokensOfOneProduct = 8;
+
+std::string much_x(const Problem& p) {
+  return format_text("x [{}, {}] is copied whole first, which takes longer than reading it along with the weights", p.M,
+                     p.K);
+}
+
+std::string much_x_for_bytes(const Problem& p) { return p.M <= kTokensOfOneProduct && p.M * p.K < kMuchX ? "" : much_x(p); }
+
+std::string much_x_for_nibbles(const Problem& p) { return p.M <= kTokensOfOneProduct ? "" : much_x(p); }
+
+std::string much_s8_x(const Problem& p) {
+  const bool little = p.M <= kTokensOfOneProduct || p.M * p.K <= kMuchX;
+  return little || !cuda::refusal(p.device, kHopper).empty() ? "" : much_x(p);
+}
+
+// The kernels for 8.0 and more have tiles of 16 tokens by 32 channels, several a multiprocessor; Hopper's 32 by 128, which
+// read less of x, but begin and end more slowly.
+std::string small_tiles_do_better(const Problem& p, std::int64_t longest_row) {
+  constexpr std::int64_t kFewWeights = 1 << 24;
+  const bool long_groups = p.format.groups(p.K) > 1 && p.format.group_size % 64 == 0;
+  const bool few = (p.M <= 16 && p.K <= longest_row) || (p.M <= 32 && p.N * p.K <= kFewWeights && !long_groups);
+  if (!few || std::max(p.N, p.K) > kFloatWSm80MaxSide) return {};
+  return format_text("x has {} rows, for which smaller tiles do better", p.M);
+}
+
+std::string small_tiles_do_better_for_bytes(const Problem& p) { return small_tiles_do_better(p, 8192); }
+std::string small_tiles_do_better_for_nibbles(const Problem& p) { return small_tiles_do_better(p, kFloatWSm80MaxSide); }
+
 constexpr DeviceType kCuda = DeviceType::kCuda;
 #endif
 
@@ -369,9 +401,9 @@ const Kernel kTable[] = {
 #if OCTAVO_HAVE_CUDA
     {"cuda_float_w8_decode", Op::kLinear, kCuda, kRowMajor,
      "few tokens of fp16 or bf16 x, weights one a byte: mma.sync, every warp fed by the tensor copy engine",
-     needs_copy_engine, needs_few_float_tokens_and_bytes, cuda_float_w8_decode},
+     needs_copy_engine, needs_few_float_tokens_and_bytes, cuda_float_w8_decode, much_x_for_bytes},
     {"cuda_float_w4_decode", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", needs_copy_engine,
-     needs_few_float_tokens_and_nibbles, cuda_float_w4_decode},
+     needs_few_float_tokens_and_nibbles, cuda_float_w4_decode, much_x_for_nibbles},
     {"cuda_float_w8_rounded_sm90", Op::kLinear, kCuda, kRowMajor,
      "many tokens of fp16 or bf16 x, weights one a byte in groups, on Hopper: scaled and rounded to x's type in registers",
      needs_hopper, needs_hopper_16_bit_x_and_bytes_in_groups, cuda_float_w8_rounded_sm90, few_tokens_to_round_for},
@@ -379,9 +411,9 @@ const Kernel kTable[] = {
      needs_hopper_16_bit_x_and_nibbles_in_groups, cuda_float_w4_rounded_sm90, few_tokens_to_round_for},
     {"cuda_float_w8_sm90", Op::kLinear, kCuda, kRowMajor,
      "fp16 or bf16 x, weights one a byte, on Hopper: converted in registers, wgmma", needs_hopper,
-     needs_hopper_16_bit_x_and_bytes, cuda_float_w8_sm90},
+     needs_hopper_16_bit_x_and_bytes, cuda_float_w8_sm90, small_tiles_do_better_for_bytes},
     {"cuda_float_w4_sm90", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", needs_hopper,
-     needs_hopper_16_bit_x_and_nibbles, cuda_float_w4_sm90},
+     needs_hopper_16_bit_x_and_nibbles, cuda_float_w4_sm90, small_tiles_do_better_for_nibbles},
     {"cuda_float_w8_sm80", Op::kLinear, kCuda, kRowMajor,
      "fp16 or bf16 x, weights one a byte, from compute capability 8.0 on: converted in registers, mma.sync", needs_ampere,
      needs_ampere_16_bit_x_and_bytes, cuda_float_w8_sm80},
@@ -395,7 +427,7 @@ const Kernel kTable[] = {
      needs_copy_engine, needs_very_few_tokens_to_quantize, cuda_w8a8_decode},
     {"cuda_s8_w8_decode", Op::kScaledMm, kCuda, kRowMajor,
      "few tokens of int8 x int8: mma.sync, every warp fed by the tensor copy engine", needs_copy_engine, needs_few_s8_tokens,
-     cuda_s8_w8_decode},
+     cuda_s8_w8_decode, much_s8_x},
     {"cuda_s8_w8_sm90", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8 on Hopper: wgmma, fed by the tensor copy engine",
      needs_hopper, needs_hopper_and_aligned_rows, cuda_s8_w8_sm90},
     {"cuda_s8_w8_sm80", Op::kScaledMm, kCuda, kRowMajor, "int8 x int8 from compute capability 8.0 on: mma.sync",
