@@ -5,7 +5,8 @@
 Llama-2-7B's configuration with random weights, in FP16 and quantized in memory. transformers' modules and static cache;
 each decoder layer compiled (all of them share one graph of torch.compile), and a whole step, from token to token, one
 CUDA graph. Rows are (batch, length): so many sequences decode that many tokens, greedily, into a cache of that length.
-Times are the GPU's, between events around each step.
+Times are the GPU's, between events around each step. torch's kernels take part in programmatic dependent launch
+(TORCHINDUCTOR_ENABLE_PDL), in FP16 as in every scheme, unless --without-dependent-launch says otherwise.
 
 `linears_us` is the time of the decoder layers' linear layers alone, in a graph of their own; `rest_us` what else FP16's
 step takes. Amdahl: with a scheme's linears and FP16's rest, a step could be `possible` times as fast as FP16's;
@@ -23,6 +24,7 @@ from common import record, results_folder
 from cuda_timing import Graph, gpu_facts
 from models import random_llama
 from torch import nn
+from torch._inductor import config as inductor_config
 from transformers import Cache, LlamaForCausalLM, StaticCache
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
@@ -185,7 +187,9 @@ def main() -> None:
     parser.add_argument("--rows", type=parse_row, nargs="+", default=ROWS, metavar="BATCHxLENGTH")
     parser.add_argument("--schemes", nargs="*", default=SCHEMES, help="beside fp16")
     parser.add_argument("--attention", default="sdpa", choices=("sdpa", "eager"))
+    parser.add_argument("--without-dependent-launch", action="store_true")
     options = parser.parse_args()
+    inductor_config.triton.enable_pdl = not options.without_dependent_launch
     configuration = LLAMA_2_7B | dict(num_hidden_layers=options.layers, attn_implementation=options.attention)
     rows, fp16 = [], {}
     for scheme in ("fp16", *options.schemes):
@@ -202,6 +206,7 @@ def main() -> None:
         content = gpu_facts(options.machine) | {
             "transformers": transformers.__version__,
             "attention": options.attention,
+            "dependent_launch": inductor_config.triton.enable_pdl,
             "layers": options.layers,
             "rows": rows,
         }

@@ -188,6 +188,38 @@ def test_models_compile_without_graph_breaks(scheme, mode):
             assert difference(compiled(tokens, use_cache=False).logits, expected) < 0.01
 
 
+@pytest.fixture
+def dependent_launch():
+    """torch.compile's kernels start before the ones in front of them have ended (TORCHINDUCTOR_ENABLE_PDL)."""
+    with torch._inductor.config.patch({"triton.enable_pdl": True}):
+        torch.compiler.reset()
+        yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("scheme", ["w8a16", "w4a16-g128", "w8a8"])
+def test_torchs_kernels_may_start_early(scheme, dependent_launch):
+    # The second linear may start, and let the sum's kernel start, while the first one runs.
+    linears = [torch.nn.Linear(4096, 8192, bias=False, dtype=torch.float16, device="cuda") for _ in range(2)]
+    first, second = (QuantizedLinear.from_linear(linear, scheme) for linear in linears)
+
+    def sum_of_both(x):
+        return torch.relu(first(x)) + second(x)
+
+    compiled = torch.compile(sum_of_both, fullgraph=True)
+    with torch.no_grad():
+        inputs = torch.randn(20, 1, 4096, dtype=torch.float16, device="cuda")
+        expected = [sum_of_both(x) for x in inputs]
+        static_x, graph = inputs[0].clone(), torch.cuda.CUDAGraph()
+        compiled(static_x)
+        with torch.cuda.graph(graph):
+            y = compiled(static_x)
+        for x, y_of_x in zip(inputs, expected, strict=True):
+            static_x.copy_(x)
+            graph.replay()
+            assert torch.equal(y, y_of_x)
+
+
 @pytest.mark.parametrize("scheme", ON_DEVICE)
 def test_graphs_follow_their_input(scheme):
     module, x = layer(scheme, torch.bfloat16)
