@@ -38,7 +38,7 @@ test-tsan: deps  # the thread pool under ThreadSanitizer
 	@cmake --build --preset tsan
 	@build/tsan/tests/core/thread_pool_test --gtest_brief=1
 
-test-gpu: build  ## run the tests that need a GPU; they skip themselves, and say why, where there is none
+test-gpu: build  ## run the tests that need a GPU, with nvcc; they skip themselves, and say why, where there is no GPU
 	@cmake --preset dev >/dev/null
 	@cmake --build --preset dev --target cuda_test cli_test
 	@build/dev/tests/gemm/cuda_test

@@ -26,7 +26,7 @@ enum class Op : std::uint8_t {
   kScaledMm,       // int8 x, int8 W, scales in the epilogue (W8A8)
   kLinearW4A8,     // floating-point x, quantized per token and group; W of up to 4 bits
   kLinearLlmInt8,  // floating-point x, int8 W, outliers in floating point
-  kLinearW8A8,  // floating-point x, quantized per token in the same kernel; other rows of x are quantized before kScaledMm
+  kLinearW8A8,  // floating-point x, quantized per token in the same kernel; x that none takes is quantized for kScaledMm first
 };
 std::string_view to_string(Op op);
 
@@ -46,7 +46,7 @@ struct Problem {
 
 // One row of the kernel table, as a user sees it.
 struct KernelInfo {
-  std::string_view name;  // <device>_<activation>_<weight>_<isa>
+  std::string_view name;  // <device>_<activation>_<weight>_<how, or isa>
   Op op;
   DeviceType device;
   Layout layout;             // of the weights it reads
@@ -67,7 +67,8 @@ struct Selection {
   std::vector<Refusal> refusals;
 };
 
-// The kernel that a problem runs on: the first row that supports it, or the one that OCTAVO_KERNEL names. A function of the
+// The kernel that a problem runs on: the first row that supports it and does not leave it to a faster one below, or the one
+// that OCTAVO_KERNEL names. A function of the
 // problem, the hardware and that variable alone. Fails when no row fits, with every row's reason.
 Result<Selection> select_kernel(const Problem& problem);
 
@@ -81,8 +82,9 @@ Layout best_layout(Problem problem);
 // The functions that take a Parallel run on the CPU and take CPU memory. Those that take a Stream run on the CUDA device
 // that all their operands are on: they put their work on that stream and return, allocate nothing and wait for nothing, so
 // they can be captured into a CUDA graph. They give the same bits. What they read as weights (w, w_scale and bias) must be
-// complete, and stay unchanged, while products run: kernels load it before their predecessor on the stream has ended. Work
-// of other libraries on the stream is waited for.
+// complete, and stay unchanged, while products run: kernels load it before their predecessor on the stream has ended. (Not
+// so of scaled_mm without constant_w, and of matmul.) Work of other libraries on the stream is waited for. Operands in device
+// memory are views with a device, as {data, DType::kFloat16, M, K, K * 2, {DeviceType::kCuda, 0}}.
 
 // x [M, K] float32, float16 or bfloat16; w [N, K] in any format; bias [1, N] in any of x's types, or empty; y [M, N]
 // float32, float16 or bfloat16.
@@ -117,6 +119,7 @@ Status linear_w8a8(const MatrixView& x, const PackedWeight& w, const MatrixView&
 // and its scales. It may be used again as soon as the call returns, by work on the same stream. constant_w as in scaled_mm.
 Status linear_w8a8(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
                    std::span<std::byte> workspace, Stream stream, bool constant_w = true);
+// For x [M, K].
 std::int64_t w8a8_workspace_bytes(std::int64_t M, std::int64_t K);
 
 // W8A8 with one static scale of x, x_scale [1, 1] float32, finite and greater than 0: quantize_static, then scaled_mm. On

@@ -14,8 +14,8 @@ Importing this module loads the operators. They are called as torch.ops.octavo.<
     linear_w8a8         x [..., K] float, quantized per token · int8 [N, K] → [..., N] of x's dtype
     linear_w8a8_static  the same with one scale of x, float32 [1]
     linear_w4a8         linear with x quantized to int8 per token and group
-    linear_llm_int8     the same with x quantized per token but for its outliers
-    scaled_mm           x int8 [M, K] · w int8 [N, K] with scales → float, or the raw int32 sums. constant_w=True: on
+    linear_llm_int8     linear_w8a8 with outliers of x in floating point
+    scaled_mm           x int8 [..., K] · w int8 [N, K] with scales → float, or the raw int32 sums. constant_w=True: on
                         CUDA, no kernel that the stream has not ended writes w, which may then be read early
     matmul              alpha · x int8 [M, K] · y int8 [N, K] → bfloat16 [M, N]
 
@@ -26,6 +26,7 @@ Importing this module loads the operators. They are called as torch.ops.octavo.<
                         way linear_w8a8_packed, linear_w8a8_static_packed, linear_w4a8_packed, linear_llm_int8_packed
 
     has_cuda            whether the library was built with CUDA kernels
+    select_kernel       the name of the kernel that a product runs on
 
 Packed weights belong to the process that packed them; what is stored is row-major. The products with them have no
 gradient, which keeps Python out of their calls; packed_product_with_gradient has. All products are with the transposed

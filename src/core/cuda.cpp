@@ -173,7 +173,7 @@ int allow_shared_memory(const void* kernel, std::size_t bytes) {
 #else
 
 std::span<const Gpu> gpus() { return {}; }
-Status usable() { return unsupported("this build of octavo has no CUDA kernels (OCTAVO_CUDA=OFF)"); }
+Status usable() { return unsupported("this build of octavo has no CUDA kernels: there was no nvcc, or OCTAVO_CUDA=OFF"); }
 std::string architectures() { return {}; }
 int driver_version() { return 0; }
 int runtime_version() { return 0; }
