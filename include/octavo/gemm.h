@@ -26,7 +26,7 @@ enum class Op : std::uint8_t {
   kScaledMm,       // int8 x, int8 W, scales in the epilogue (W8A8)
   kLinearW4A8,     // floating-point x, quantized per token and group; W of up to 4 bits
   kLinearLlmInt8,  // floating-point x, int8 W, outliers in floating point
-  kLinearW8A8,  // floating-point x, quantized per token in the same kernel; x that none takes is quantized for kScaledMm first
+  kLinearW8A8,     // floating-point x, quantized per token in the same kernel; other x are quantized for kScaledMm first
 };
 std::string_view to_string(Op op);
 
@@ -83,8 +83,8 @@ Layout best_layout(Problem problem);
 // that all their operands are on: they put their work on that stream and return, allocate nothing and wait for nothing, so
 // they can be captured into a CUDA graph. They give the same bits. What they read as weights (w, w_scale and bias) must be
 // complete, and stay unchanged, while products run: kernels load it before their predecessor on the stream has ended. (Not
-// so of scaled_mm without constant_w, and of matmul.) Work of other libraries on the stream is waited for. Operands in device
-// memory are views with a device, as {data, DType::kFloat16, M, K, K * 2, {DeviceType::kCuda, 0}}.
+// so of scaled_mm without constant_w, and of matmul.) Work of other libraries on the stream is waited for. Operands in
+// device memory are views with a device, as {data, DType::kFloat16, M, K, K * 2, {DeviceType::kCuda, 0}}.
 
 // x [M, K] float32, float16 or bfloat16; w [N, K] in any format; bias [1, N] in any of x's types, or empty; y [M, N]
 // float32, float16 or bfloat16.
