@@ -71,6 +71,33 @@ TEST_F(KernelTable, NoKernelIsAnErrorWithThePlaceAndTheReasons) {
       << status.message();
 }
 
+// Which row is left to one below, whatever GPU there is: by tokens, and by how much of x there is.
+TEST(KernelTableOnCuda, RowsLeaveFewTokensToThoseThatAreFasterThere) {
+  const auto yields = [](std::string_view name, std::int64_t M, std::int64_t N, std::int64_t K, WeightFormat format) {
+    for (const Kernel& kernel : kernel_table()) {
+      if (kernel.name == name)
+        return !kernel.yields({kernel.op, DType::kFloat16, DType::kInt8, format, M, N, K, {}}).empty();
+    }
+    ADD_FAILURE() << name;
+    return false;
+  };
+  if (kernel_table().back().device != DeviceType::kCuda) GTEST_SKIP() << "this build has no CUDA kernels";
+  const WeightFormat channels = {8, true, kPerChannel}, groups_of_128 = {4, true, 128}, groups_of_32 = {4, true, 32};
+  EXPECT_FALSE(yields("cuda_float_w8_decode", 8, 4096, 4096, channels));
+  EXPECT_TRUE(yields("cuda_float_w8_decode", 9, 4096, 4096, channels));
+  EXPECT_TRUE(yields("cuda_float_w8_decode", 8, 4096, 8192, channels));
+  EXPECT_FALSE(yields("cuda_float_w4_decode", 8, 4096, 8192, groups_of_128));
+  EXPECT_TRUE(yields("cuda_float_w4_decode", 9, 4096, 8192, groups_of_128));
+  EXPECT_TRUE(yields("cuda_float_w8_sm90", 16, 28672, 8192, channels));
+  EXPECT_FALSE(yields("cuda_float_w8_sm90", 16, 4096, 11008, channels));
+  EXPECT_TRUE(yields("cuda_float_w4_sm90", 16, 4096, 11008, groups_of_128));
+  EXPECT_TRUE(yields("cuda_float_w8_sm90", 32, 4096, 4096, channels));
+  EXPECT_FALSE(yields("cuda_float_w8_sm90", 32, 11008, 4096, channels));
+  EXPECT_TRUE(yields("cuda_float_w4_sm90", 32, 4096, 4096, groups_of_32));
+  EXPECT_FALSE(yields("cuda_float_w4_sm90", 32, 4096, 4096, groups_of_128));
+  EXPECT_FALSE(yields("cuda_float_w4_sm90", 33, 4096, 4096, groups_of_32));
+}
+
 TEST(Products, RefuseWhatDoesNotFit) {
   Matrix x(DType::kInt8, 2, 8), w(DType::kInt8, 3, 8), narrow(DType::kInt8, 3, 7), y(DType::kFloat32, 2, 3);
   Matrix s1(DType::kFloat32, 2, 1), s2(DType::kFloat32, 3, 1), bias(DType::kFloat32, 1, 2), raw(DType::kInt32, 2, 3);

@@ -164,33 +164,34 @@ inline std::string few_tokens_to_round_for(const Problem& p) {
 inline constexpr std::int64_t kMuchX = 1 << 16;
 inline constexpr std::int64_t kTokensOfOneProduct = 8;
 
-inline std::string much_x(const Problem& p) {
-  return format_text("x [{}, {}] is copied whole first, which takes longer than reading it along with the weights", p.M,
-                     p.K);
-}
+// (Plain words, which take no time to put together: a decoding model asks for them at every product.)
+inline constexpr const char* kMuchXIsCopied =
+    "x is copied whole first, which takes longer than reading it along with the weights";
 
 inline std::string much_x_for_bytes(const Problem& p) {
-  return p.M <= kTokensOfOneProduct && p.M * p.K < kMuchX ? "" : much_x(p);
+  return p.M <= kTokensOfOneProduct && p.M * p.K < kMuchX ? "" : kMuchXIsCopied;
 }
 
-inline std::string much_x_for_nibbles(const Problem& p) { return p.M <= kTokensOfOneProduct ? "" : much_x(p); }
+inline std::string much_x_for_nibbles(const Problem& p) { return p.M <= kTokensOfOneProduct ? "" : kMuchXIsCopied; }
 
 inline std::string much_s8_x(const Problem& p) {
   const bool little = p.M <= kTokensOfOneProduct || p.M * p.K <= kMuchX;
-  return little || !cuda::refusal(p.device, kHopper).empty() ? "" : much_x(p);
+  return little || !cuda::refusal(p.device, kHopper).empty() ? "" : kMuchXIsCopied;
 }
 
 // The kernels for 8.0 and more have tiles of 16 tokens by 32 channels, several a multiprocessor; Hopper's 32 by 128, which
 // read less of x, but begin and end more slowly.
+inline constexpr std::int64_t kLongRow = 8192;
+
 inline std::string small_tiles_do_better(const Problem& p, std::int64_t longest_row) {
   constexpr std::int64_t kFewWeights = 1 << 24;
   const bool long_groups = p.format.groups(p.K) > 1 && p.format.group_size % 64 == 0;
-  const bool few = (p.M <= 16 && p.K <= longest_row) || (p.M <= 32 && p.N * p.K <= kFewWeights && !long_groups);
-  if (!few || std::max(p.N, p.K) > kFloatWSm80MaxSide) return {};
-  return format_text("x has {} rows, for which smaller tiles do better", p.M);
+  const bool few =
+      (p.M <= 16 && p.K <= longest_row) || (p.M <= 32 && p.K <= kLongRow && p.N * p.K <= kFewWeights && !long_groups);
+  return few && std::max(p.N, p.K) <= kFloatWSm80MaxSide ? "for so few tokens smaller tiles do better" : "";
 }
 
-inline std::string small_tiles_do_better_for_bytes(const Problem& p) { return small_tiles_do_better(p, 8192); }
+inline std::string small_tiles_do_better_for_bytes(const Problem& p) { return small_tiles_do_better(p, kLongRow); }
 inline std::string small_tiles_do_better_for_nibbles(const Problem& p) {
   return small_tiles_do_better(p, kFloatWSm80MaxSide);
 }

@@ -85,7 +85,7 @@ struct Weights<__half, 4> {
   __device__ static std::uint32_t prepared(std::uint32_t z) { return (0x6400u | z) * 0x10001u; }
   __device__ void set(std::uint32_t prepared) {
     bias = prepared;
-    bias16 = and_or(prepared << 4, 0x00f000f0u, 0xd400d400u);
+    bias16 = and_or(prepared << 4, 0x03f003f0u, 0xd400d400u);
   }
   __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
     const std::uint32_t high = q >> 8;
