@@ -124,8 +124,8 @@ def int8_gemm(
     use_cublas: bool | None = None,
 ) -> torch.Tensor:
     """x · (weight_int8 · scale)ᵀ + bias on row-major tensors of one device, without ever storing the dequantized weight
-    where a kernel allows. Sums are float32, rounded once (docs/numerics.md says which products on CUDA round weights first);
-    x and bias have gradients.
+    where a kernel allows. Sums are float32, rounded once; which products on CUDA round weights first, docs/numerics.md
+    says. x and bias have gradients.
 
     Args:
         x: [..., K], float32, float16 or bfloat16.
