@@ -26,8 +26,6 @@
 namespace octavo {
 namespace {
 
-Status anywhere() { return {}; }
-
 #if OCTAVO_HAVE_CUDA
 constexpr DeviceType kCuda = DeviceType::kCuda;
 #endif
@@ -38,13 +36,13 @@ constexpr Layout kBlock64 = Layout::kBlock64;
 const Kernel kTable[] = {
 #if defined(__x86_64__)
     {"cpu_bf16_w8_amx", Op::kLinear, kCpu, kBlock64, "many rows of bf16 x, weights of 5 to 8 bits as bf16: AMX tiles",
-     needs_amx_bf16, needs_many_bf16_rows_and_more_than_4_bits, cpu_bf16_w8_amx},
+     needs_amx_bf16, all_of<needs_many_bf16_rows, needs_more_than_4_bits>, cpu_bf16_w8_amx},
     {"cpu_bf16_w4_amx", Op::kLinear, kCpu, kBlock64, "many rows of bf16 x, weights of up to 4 bits as bf16: AMX tiles",
-     needs_amx_bf16, needs_many_bf16_rows_and_4_bits, cpu_bf16_w4_amx},
+     needs_amx_bf16, all_of<needs_many_bf16_rows, needs_4_bits>, cpu_bf16_w4_amx},
     {"cpu_bf16_w8_avx512bf16", Op::kLinear, kCpu, kBlock64, "bf16 x, weights of 5 to 8 bits as bf16: VDPBF16PS",
-     needs_avx512_bf16, needs_fast_vdpbf16ps_and_more_than_4_bits, cpu_bf16_w8_avx512bf16},
+     needs_avx512_bf16, all_of<needs_fast_vdpbf16ps, needs_more_than_4_bits>, cpu_bf16_w8_avx512bf16},
     {"cpu_bf16_w4_avx512bf16", Op::kLinear, kCpu, kBlock64, "bf16 x, weights of up to 4 bits as bf16: VDPBF16PS",
-     needs_avx512_bf16, needs_fast_vdpbf16ps_and_4_bits, cpu_bf16_w4_avx512bf16},
+     needs_avx512_bf16, all_of<needs_fast_vdpbf16ps, needs_4_bits>, cpu_bf16_w4_avx512bf16},
     {"cpu_float_w8_avx512", Op::kLinear, kCpu, kBlock64, "fp32, fp16 or bf16 x, weights of 5 to 8 bits as fp32: FMA",
      needs_avx512, needs_more_than_4_bits, cpu_float_w8_avx512},
     {"cpu_float_w4_avx512", Op::kLinear, kCpu, kBlock64, "fp32, fp16 or bf16 x, weights of up to 4 bits as fp32: FMA",
@@ -54,10 +52,10 @@ const Kernel kTable[] = {
     {"cpu_float_w4_avx2", Op::kLinear, kCpu, kBlock64, "the same with AVX2 for weights of up to 4 bits", needs_avx2,
      needs_4_bits, cpu_float_w4_avx2},
     {"cpu_float_w8_row_avx2", Op::kLinear, kCpu, kRowMajor,
-     "few rows of fp32, fp16 or bf16 x, weights one a byte, row-major", needs_avx2, needs_few_rows_and_bytes,
+     "few rows of fp32, fp16 or bf16 x, weights one a byte, row-major", needs_avx2, all_of<needs_bytes, needs_few_rows>,
      cpu_float_w8_row_avx2},
     {"cpu_float_w4_row_avx2", Op::kLinear, kCpu, kRowMajor, "the same with weights two a byte", needs_avx2,
-     needs_few_rows_and_nibbles, cpu_float_w4_row_avx2},
+     all_of<needs_nibbles, needs_groups_of_whole_bytes, needs_few_rows>, cpu_float_w4_row_avx2},
 #endif
     {"cpu_float_w8_reference", Op::kLinear, kCpu, kRowMajor, "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64",
      anywhere, needs_bytes, reference::linear},
@@ -98,28 +96,31 @@ const Kernel kTable[] = {
 #if OCTAVO_HAVE_CUDA
     {"cuda_float_w8_decode", Op::kLinear, kCuda, kRowMajor,
      "few tokens of fp16 or bf16 x, weights one a byte: mma.sync, every warp fed by the tensor copy engine",
-     needs_copy_engine, needs_few_float_tokens_and_bytes, cuda_float_w8_decode, much_x_for_bytes},
+     needs_copy_engine, all_of<needs_bytes, needs_few_float_tokens<float_w8_decode_fits>>, cuda_float_w8_decode,
+     much_x_for_bytes},
     {"cuda_float_w4_decode", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", needs_copy_engine,
-     needs_few_float_tokens_and_nibbles, cuda_float_w4_decode, much_x_for_nibbles},
+     all_of<needs_nibbles, needs_few_float_tokens<float_w4_decode_fits>>, cuda_float_w4_decode, much_x_for_nibbles},
     {"cuda_float_w8_rounded_sm90", Op::kLinear, kCuda, kRowMajor,
      "many tokens of fp16 or bf16 x, weights one a byte in groups, on Hopper: scaled and rounded to x's type in registers",
-     needs_hopper, needs_hopper_16_bit_x_and_bytes_in_groups, cuda_float_w8_rounded_sm90, few_tokens_to_round_for},
+     needs_hopper, all_of<needs_groups, needs_bytes, needs_hopper_and_16_bit_x>, cuda_float_w8_rounded_sm90,
+     few_tokens_to_round_for},
     {"cuda_float_w4_rounded_sm90", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", needs_hopper,
-     needs_hopper_16_bit_x_and_nibbles_in_groups, cuda_float_w4_rounded_sm90, few_tokens_to_round_for},
+     all_of<needs_groups, needs_nibbles, needs_hopper_and_16_bit_x>, cuda_float_w4_rounded_sm90, few_tokens_to_round_for},
     {"cuda_float_w8_sm90", Op::kLinear, kCuda, kRowMajor,
      "fp16 or bf16 x, weights one a byte, on Hopper: converted in registers, wgmma", needs_hopper,
-     needs_hopper_16_bit_x_and_bytes, cuda_float_w8_sm90, small_tiles_do_better_for_bytes},
+     all_of<needs_bytes, needs_hopper_and_16_bit_x>, cuda_float_w8_sm90, small_tiles_do_better<kLongRow>},
     {"cuda_float_w4_sm90", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", needs_hopper,
-     needs_hopper_16_bit_x_and_nibbles, cuda_float_w4_sm90, small_tiles_do_better_for_nibbles},
+     all_of<needs_nibbles, needs_hopper_and_16_bit_x>, cuda_float_w4_sm90, small_tiles_do_better<kFloatWSm80MaxSide>},
     {"cuda_float_w8_sm80", Op::kLinear, kCuda, kRowMajor,
      "fp16 or bf16 x, weights one a byte, from compute capability 8.0 on: converted in registers, mma.sync", needs_ampere,
-     needs_ampere_16_bit_x_and_bytes, cuda_float_w8_sm80},
+     all_of<needs_bytes, needs_ampere_and_16_bit_x>, cuda_float_w8_sm80},
     {"cuda_float_w4_sm80", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", needs_ampere,
-     needs_ampere_16_bit_x_and_nibbles, cuda_float_w4_sm80},
+     all_of<needs_nibbles, needs_ampere_and_16_bit_x>, cuda_float_w4_sm80},
     {"cuda_float_w8_reference", Op::kLinear, kCuda, kRowMajor,
-     "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64", any_gpu, any_gpu_and_bytes, cuda_float_w8_reference},
+     "fp32, fp16 or bf16 x, weights one a byte: plain loops in fp64", any_gpu, all_of<needs_bytes, any_gpu_problem>,
+     cuda_float_w8_reference},
     {"cuda_float_w4_reference", Op::kLinear, kCuda, kRowMajor, "the same with weights two a byte", any_gpu,
-     any_gpu_and_nibbles, cuda_float_w4_reference},
+     all_of<needs_nibbles, any_gpu_problem>, cuda_float_w4_reference},
     {"cuda_w8a8_decode", Op::kLinearW8A8, kCuda, kRowMajor, "very few tokens, quantized where cuda_s8_w8_decode copies them",
      needs_copy_engine, needs_very_few_tokens_to_quantize, cuda_w8a8_decode},
     {"cuda_s8_w8_decode", Op::kScaledMm, kCuda, kRowMajor,

@@ -21,4 +21,12 @@ inline std::string needs_nibbles(const Problem& p) {
   return bits_of(p.weight) == 8 ? format_text("weights are {}, it reads two a byte", to_string(p.weight)) : "";
 }
 
+// The first reason of several.
+template <std::string (*... kAsked)(const Problem&)>
+std::string all_of(const Problem& p) {
+  std::string reason;
+  (void)((reason = kAsked(p), reason.empty()) && ...);
+  return reason;
+}
+
 }  // namespace octavo

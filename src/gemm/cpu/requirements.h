@@ -4,6 +4,8 @@
 #include "core/amx.h"
 #include "core/cpu_features.h"
 #include "core/error.h"
+#include "gemm/cpu/float_w_row_avx2.h"
+#include "gemm/cpu/integer_amx.h"
 #include "gemm/requirements.h"
 
 namespace octavo {
@@ -62,27 +64,7 @@ inline std::string needs_fast_vdpbf16ps(const Problem& p) {
   return needs_bf16_x(p);
 }
 
-inline std::string needs_fast_vdpbf16ps_and_more_than_4_bits(const Problem& p) {
-  std::string reason = needs_fast_vdpbf16ps(p);
-  return reason.empty() ? needs_more_than_4_bits(p) : reason;
-}
-
-inline std::string needs_fast_vdpbf16ps_and_4_bits(const Problem& p) {
-  std::string reason = needs_fast_vdpbf16ps(p);
-  return reason.empty() ? needs_4_bits(p) : reason;
-}
-
-inline std::string needs_many_bf16_rows_and_more_than_4_bits(const Problem& p) {
-  if (p.M < kAmxMinRows) return "x has few rows";
-  std::string reason = needs_bf16_x(p);
-  return reason.empty() ? needs_more_than_4_bits(p) : reason;
-}
-
-inline std::string needs_many_bf16_rows_and_4_bits(const Problem& p) {
-  if (p.M < kAmxMinRows) return "x has few rows";
-  std::string reason = needs_bf16_x(p);
-  return reason.empty() ? needs_4_bits(p) : reason;
-}
+inline std::string needs_many_bf16_rows(const Problem& p) { return p.M < kAmxMinRows ? "x has few rows" : needs_bf16_x(p); }
 
 inline std::string needs_many_rows(const Problem& p) {
   return p.M < kAmxMinRows ? format_text("x has {} rows, it is for {} and more", p.M, kAmxMinRows) : "";
@@ -100,17 +82,9 @@ inline std::string needs_few_rows(const Problem& p) {
   return format_text("x has {} rows, it is for up to {}", p.M, kFloatRowAvx2MaxRows);
 }
 
-inline std::string needs_few_rows_and_bytes(const Problem& p) {
-  std::string reason = needs_bytes(p);
-  return reason.empty() ? needs_few_rows(p) : reason;
-}
-
-inline std::string needs_few_rows_and_nibbles(const Problem& p) {
-  if (std::string reason = needs_nibbles(p); !reason.empty()) return reason;
-  if (p.format.group_size > 0 && p.format.group_size % 2 != 0) {
-    return format_text("groups of {} begin in the middle of a byte", p.format.group_size);
-  }
-  return needs_few_rows(p);
+inline std::string needs_groups_of_whole_bytes(const Problem& p) {
+  if (p.format.group_size <= 0 || p.format.group_size % 2 == 0) return {};
+  return format_text("groups of {} begin in the middle of a byte", p.format.group_size);
 }
 
 }  // namespace octavo

@@ -17,16 +17,6 @@ inline Status any_gpu() { return cuda::some_gpu(); }
 
 inline std::string any_gpu_problem(const Problem& p) { return cuda::refusal(p.device); }
 
-inline std::string any_gpu_and_bytes(const Problem& p) {
-  std::string reason = needs_bytes(p);
-  return reason.empty() ? any_gpu_problem(p) : reason;
-}
-
-inline std::string any_gpu_and_nibbles(const Problem& p) {
-  std::string reason = needs_nibbles(p);
-  return reason.empty() ? any_gpu_problem(p) : reason;
-}
-
 inline constexpr cuda::Capability kAmpere = {8, 0};
 
 inline Status needs_ampere() { return cuda::some_gpu(kAmpere); }
@@ -75,25 +65,14 @@ inline std::string needs_very_few_tokens_to_quantize(const Problem& p) {
   return needs_copy_engine_and_aligned_rows(p);
 }
 
-inline std::string needs_few_float_tokens(const Problem& p, bool fits) {
+template <bool (*kFits)(std::int64_t M, std::int64_t K, const WeightFormat& format)>
+std::string needs_few_float_tokens(const Problem& p) {
   if (p.activation == DType::kFloat32) return "x is float32, it takes float16 and bfloat16";
   if (p.format.group_size > 0 && p.format.group_size % 32 != 0) {
     return format_text("groups have {} weights, it takes multiples of 32", p.format.group_size);
   }
-  if (!fits) return too_much_x(p);
+  if (!kFits(p.M, p.K, p.format)) return too_much_x(p);
   return needs_copy_engine_and_aligned_rows(p);
-}
-
-inline std::string needs_few_float_tokens_and_bytes(const Problem& p) {
-  std::string reason = needs_bytes(p);
-  if (!reason.empty()) return reason;
-  return needs_few_float_tokens(p, float_w8_decode_fits(p.M, p.K, p.format));
-}
-
-inline std::string needs_few_float_tokens_and_nibbles(const Problem& p) {
-  std::string reason = needs_nibbles(p);
-  if (!reason.empty()) return reason;
-  return needs_few_float_tokens(p, float_w4_decode_fits(p.M, p.K, p.format));
 }
 
 // Of weight-only products whose groups must not end within the piece of K that is multiplied at a time.
@@ -112,44 +91,14 @@ inline std::string needs_ampere_and_16_bit_x(const Problem& p) {
   return needs_ampere_problem(p);
 }
 
-inline std::string needs_ampere_16_bit_x_and_bytes(const Problem& p) {
-  std::string reason = needs_bytes(p);
-  return reason.empty() ? needs_ampere_and_16_bit_x(p) : reason;
-}
-
-inline std::string needs_ampere_16_bit_x_and_nibbles(const Problem& p) {
-  std::string reason = needs_nibbles(p);
-  return reason.empty() ? needs_ampere_and_16_bit_x(p) : reason;
-}
-
 inline std::string needs_hopper_and_16_bit_x(const Problem& p) {
   std::string reason = needs_16_bit_x_and_whole_groups(p, kFloatWSm90GroupMultiple);
   return reason.empty() ? needs_hopper_and_aligned_rows(p) : reason;
 }
 
-inline std::string needs_hopper_16_bit_x_and_bytes(const Problem& p) {
-  std::string reason = needs_bytes(p);
-  return reason.empty() ? needs_hopper_and_16_bit_x(p) : reason;
-}
-
-inline std::string needs_hopper_16_bit_x_and_nibbles(const Problem& p) {
-  std::string reason = needs_nibbles(p);
-  return reason.empty() ? needs_hopper_and_16_bit_x(p) : reason;
-}
-
 // One scale a channel needs no rounding of weights.
 inline std::string needs_groups(const Problem& p) {
   return p.format.groups(p.K) > 1 ? "" : "weights are not in groups along K";
-}
-
-inline std::string needs_hopper_16_bit_x_and_bytes_in_groups(const Problem& p) {
-  std::string reason = needs_groups(p);
-  return reason.empty() ? needs_hopper_16_bit_x_and_bytes(p) : reason;
-}
-
-inline std::string needs_hopper_16_bit_x_and_nibbles_in_groups(const Problem& p) {
-  std::string reason = needs_groups(p);
-  return reason.empty() ? needs_hopper_16_bit_x_and_nibbles(p) : reason;
 }
 
 // With few tokens the sums of groups are scaled as fast as weights are, and exactly.
@@ -180,20 +129,15 @@ inline std::string much_s8_x(const Problem& p) {
 }
 
 // The kernels for 8.0 and more have tiles of 16 tokens by 32 channels, several a multiprocessor; Hopper's 32 by 128, which
-// read less of x, but begin and end more slowly.
+// read less of x, but begin and end more slowly. kLongestRow: K up to which that holds for 16 tokens.
 inline constexpr std::int64_t kLongRow = 8192;
-
-inline std::string small_tiles_do_better(const Problem& p, std::int64_t longest_row) {
+template <std::int64_t kLongestRow>
+std::string small_tiles_do_better(const Problem& p) {
   constexpr std::int64_t kFewWeights = 1 << 24;
   const bool long_groups = p.format.groups(p.K) > 1 && p.format.group_size % 64 == 0;
   const bool few =
-      (p.M <= 16 && p.K <= longest_row) || (p.M <= 32 && p.K <= kLongRow && p.N * p.K <= kFewWeights && !long_groups);
+      (p.M <= 16 && p.K <= kLongestRow) || (p.M <= 32 && p.K <= kLongRow && p.N * p.K <= kFewWeights && !long_groups);
   return few && std::max(p.N, p.K) <= kFloatWSm80MaxSide ? "for so few tokens smaller tiles do better" : "";
-}
-
-inline std::string small_tiles_do_better_for_bytes(const Problem& p) { return small_tiles_do_better(p, kLongRow); }
-inline std::string small_tiles_do_better_for_nibbles(const Problem& p) {
-  return small_tiles_do_better(p, kFloatWSm80MaxSide);
 }
 
 }  // namespace octavo
