@@ -163,8 +163,7 @@ class Blocks {
   }
 
   __device__ __forceinline__ std::uint32_t zero_point_in(const std::uint8_t* four, int n, int group) const {
-    const auto at = static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(a_.groups.zero_point_at(n, group)));
-    return __byte_perm(*reinterpret_cast<const std::uint32_t*>(four), 0, 0x4440 | (at & 3));
+    return cuda::byte_of_word(*reinterpret_cast<const std::uint32_t*>(four), a_.groups.zero_point_at(n, group));
   }
 
   // Lane 16u + c asks for those of channel c and units u, u + 2 …
@@ -177,13 +176,10 @@ class Blocks {
     for (int i = 0; i < Kind::kUnits; i += 2) {
       const int unit = i + static_cast<int>(lane_ / kChannels);
       const int group = group_of<Kind>(a_.groups, block, unit);
-      sm90::copy_word(to + unit * kUnitBytes, scale + group, 4);
+      cuda::copy4_async(to + unit * kUnitBytes, scale + group, 4);
       if (a_.groups.zero_point != nullptr) {
-        const std::uint8_t* at = a_.groups.zero_point_at(n, group);
-        const std::uint8_t* word = at - (reinterpret_cast<std::uintptr_t>(at) & 3);
-        const std::uint8_t* last = a_.groups.zero_point_at(a_.N - 1, a_.groups.last);
-        const int bytes = last - word < 3 ? static_cast<int>(last - word) + 1 : 4;
-        sm90::copy_word(to + Kind::kZeroPoints + unit * kUnitBytes, word, bytes);
+        cuda::copy_word_around_async(to + Kind::kZeroPoints + unit * kUnitBytes, a_.groups.zero_point_at(n, group),
+                                     a_.groups.zero_point_at(a_.N - 1, a_.groups.last));
       }
     }
     sm90::barrier_arrive_when_copied(full);

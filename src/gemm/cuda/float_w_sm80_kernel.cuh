@@ -65,10 +65,8 @@ class GroupLoader {
       const std::uint32_t to = stage + place_ + i * (kStep * 8);
       cuda::copy4_async(to, groups_.scale(row_[i]) + group, 4);
       if (groups_.zero_point.data != nullptr) {
-        const std::uint8_t* at = groups_.zero_point(row_[i]) + group;
-        const std::uint8_t* word = at - (reinterpret_cast<std::uintptr_t>(at) & 3);
-        const std::int64_t left = groups_.zero_point(last_row_) + groups_.last - word;
-        cuda::copy4_async(to + 4, word, left < 3 ? static_cast<int>(left) + 1 : 4);
+        cuda::copy_word_around_async(to + 4, groups_.zero_point(row_[i]) + group,
+                                     groups_.zero_point(last_row_) + groups_.last);
       }
     }
     copied_.advance(groups_);
@@ -83,8 +81,7 @@ class GroupLoader {
       std::uint32_t zero[1] = {kSymmetricZero};
       if (groups_.zero_point.data != nullptr) {
         cuda::load_shared(zero, at);
-        const auto address = reinterpret_cast<std::uintptr_t>(groups_.zero_point(row_[i]) + group);
-        zero[0] = zero[0] >> (address & 3) * 8 & 0xff;
+        zero[0] = cuda::byte_of_word(zero[0], groups_.zero_point(row_[i]) + group);
       }
       store_shared(at, cuda::Weights<typename F::X, F::kBits>::prepared(zero[0]));
     }

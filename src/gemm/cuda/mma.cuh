@@ -29,6 +29,16 @@ __device__ inline void copy4_async(std::uint32_t target, const void* source, int
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(target), "l"(source), "r"(bytes) : "memory");
 }
 
+// The aligned four bytes around a byte of an array of which `last` is the last one; and the byte out of them.
+__device__ __forceinline__ void copy_word_around_async(std::uint32_t target, const std::uint8_t* byte,
+                                                       const std::uint8_t* last) {
+  const std::uint8_t* word = byte - (reinterpret_cast<std::uintptr_t>(byte) & 3);
+  copy4_async(target, word, last - word < 3 ? static_cast<int>(last - word) + 1 : 4);
+}
+__device__ __forceinline__ std::uint32_t byte_of_word(std::uint32_t word, const std::uint8_t* byte) {
+  return __byte_perm(word, 0, 0x4440 | (static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(byte)) & 3));
+}
+
 // Ends a group of this thread's copies.
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

@@ -55,11 +55,7 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_
       : "memory");
 }
 
-// Up to four bytes from an aligned address of global memory, zeros behind them, on their own; and an arrival at a barrier
-// when all that this thread has asked for so is there.
-__device__ __forceinline__ void copy_word(std::uint32_t to, const void* from, int bytes) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
+// Arrives when all copies that this thread has asked for (cp.async) are there.
 __device__ __forceinline__ void barrier_arrive_when_copied(std::uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
