@@ -40,6 +40,35 @@ __device__ __forceinline__ void store(const DecodeArguments& a, int m, int n, fl
   }
 }
 
+// A warp's sums of a tile to where they meet the others'.
+template <class Kind, class Sum>
+__device__ __forceinline__ void put_sums(const DecodeArguments& a, std::uint8_t* to, int bytes, int lane,
+                                         const Sum (&sums)[Kind::kTokenTiles][2][4]) {
+  using Two = std::conditional_t<Kind::kInteger, int2, float2>;
+  const int t = lane % 4;
+  to += lane / 4 * (bytes / kChannels);
+  if constexpr (Kind::kColumns > 1) {
+    constexpr int kThreads = Kind::kColumns / 2;  // that have a token's columns
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float sum = sums[0][0][2 * half];
+      if (kThreads == 2) sum += __shfl_xor_sync(~0u, sum, 1);
+      if (t % kThreads == 0 && t / kThreads < a.M)
+        *reinterpret_cast<float*>(to + t / kThreads * 4 + half * (bytes / 2)) = sum;
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < Kind::kTokenTiles; ++j) {
+      if (j * 8 + t * 2 >= a.M) break;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        *reinterpret_cast<Two*>(to + t * 8 + j * 32 + half * (bytes / 2)) = {
+            sums[j][0][2 * half] + sums[j][1][2 * half], sums[j][0][2 * half + 1] + sums[j][1][2 * half + 1]};
+      }
+    }
+  }
+}
+
 // The outputs of a tile from its warps' sums, by one warp.
 template <class Kind>
 __device__ __forceinline__ void reduce(const DecodeArguments& a, int tile, const std::uint8_t* sums, int sums_bytes,
@@ -111,7 +140,6 @@ __global__ void __launch_bounds__(Kind::kThreads, 2)
 #if __CUDA_ARCH__ >= 900
   if (a.starts_next_early) ptx::launch_dependents();
   using Sum = typename Product<typename Kind::X, Kind::kBits>::Sum;
-  using Two = std::conditional_t<Kind::kInteger, int2, float2>;
   extern __shared__ std::uint8_t unaligned[];
   const Shared<Kind> shared(a);
   std::uint8_t* memory = unaligned + (-ptx::shared_address(unaligned) & (shared.kPattern - 1));
@@ -141,7 +169,8 @@ __global__ void __launch_bounds__(Kind::kThreads, 2)
   int x_of[Kind::kTokenTiles];
 #pragma unroll
   for (int j = 0; j < Kind::kTokenTiles; ++j) {
-    x_of[j] = shared.x + min(j * 8 + lane / 4, a.M - 1) * Kind::x_pitch(a.blocks) + lane % 4 * 16;
+    const int token = j * 8 + static_cast<int>(lane) / 4 / Kind::kColumns;
+    x_of[j] = shared.x + min(token, a.M - 1) * Kind::x_pitch(a.blocks) + lane % 4 * 16;
   }
   for (int tile = 0; tile < tiles; ++tile) {
     Sum sums[Kind::kTokenTiles][2][4] = {};
@@ -151,16 +180,7 @@ __global__ void __launch_bounds__(Kind::kThreads, 2)
     const unsigned buffer = tile & (buffers - 1), round = buffers == 4 ? tile / 4 : tile / 2;
     std::uint8_t* met = memory + shared.sums + buffer * Kind::kWarps * shared.sums_bytes;
     if (round > 0) sm90::barrier_wait(empty + buffer * 8, (round - 1) % 2);
-    std::uint8_t* mine = met + warp * shared.sums_bytes + lane / 4 * (shared.sums_bytes / kChannels) + lane % 4 * 8;
-#pragma unroll
-    for (int j = 0; j < Kind::kTokenTiles; ++j) {
-      if (j * 8 + lane % 4 * 2 >= a.M) break;
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        *reinterpret_cast<Two*>(mine + j * 32 + half * (shared.sums_bytes / 2)) = {
-            sums[j][0][2 * half] + sums[j][1][2 * half], sums[j][0][2 * half + 1] + sums[j][1][2 * half + 1]};
-      }
-    }
+    put_sums<Kind>(a, met + warp * shared.sums_bytes, shared.sums_bytes, static_cast<int>(lane), sums);
     __syncwarp();
     if (lane == 0) sm90::barrier_arrive_here(full + buffer * 8);
     if (warp == tile % Kind::kWarps) {

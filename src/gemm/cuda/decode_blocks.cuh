@@ -33,12 +33,14 @@ class Blocks {
         memory_(memory),
         lane_(lane),
         channel_(channel_of(lane / 4)),
+        has_x_(Kind::kColumns == 1 || lane / 4 % Kind::kColumns == lane % 4 * Kind::kColumns / 4),
         first_channel_(first_tile * kChannels),
         step_(step * kChannels),
         ring_(warp * a.stages * kBlockBytes),
         full_(ptx::shared_address(memory) + shared.barriers + warp * a.stages * 8),
         parameters_(shared.parameters + warp * (a.stages + 1) * shared.parameter_bytes),
         parameter_bytes_(shared.parameter_bytes),
+        zero_point_pitch_(Kind::zero_point_pitch(a.groups)),
         next_(warp),
         asked_(warp),
         end_(tiles * a.blocks) {
@@ -66,9 +68,9 @@ class Blocks {
     }
     slot_ = slot_ == a_.stages ? 0 : slot_ + 1;
     next_ += Kind::kWarps;
-    const std::uint8_t* parameters = memory_ + parameters_ + slot * parameter_bytes_ + channel_ * 4;
-    // Short groups take so many instructions that two boxes' would not be found in the cache of them.
-#pragma unroll(Kind::kFlush == 1 ? 1 : kBoxes)
+    const std::uint8_t* parameters = memory_ + parameters_ + slot * parameter_bytes_;
+    // So many short groups take so many instructions that two boxes' would not be found in the cache of them.
+#pragma unroll(Kind::kFlush == 1 && Kind::kColumns == 1 ? 1 : kBoxes)
     for (int i = 0; i < kBoxes; ++i) box(i, stage, parameters, tile, block, x_of, sums);
   }
 
@@ -110,8 +112,7 @@ class Blocks {
       slabs<0, Kind::kBoxSlabs>(P(), low, high, x, sums);
     } else {
       const int first = number * Kind::kBoxUnits;
-      units(parameters + first * kUnitBytes, tile, block, first, low, high, x, sums,
-            std::make_integer_sequence<int, Kind::kBoxUnits>());
+      runs(parameters, tile, block, first, low, high, x, sums, std::make_integer_sequence<int, Kind::kRuns>());
     }
   }
 
@@ -123,63 +124,92 @@ class Blocks {
     for (int s = kFirst; s < kFirst + kCount; ++s) {
       uint4 x[kTokenTiles];
 #pragma unroll
-      for (int j = 0; j < kTokenTiles; ++j) x[j] = *reinterpret_cast<const uint4*>(memory_ + x_of[j] + s * kSlabBytes);
+      for (int j = 0; j < kTokenTiles; ++j) {
+        x[j] = {0, 0, 0, 0};
+        if (has_x_) x[j] = *reinterpret_cast<const uint4*>(memory_ + x_of[j] + s * kSlabBytes);
+      }
       product.slab(sums, low + s * Kind::kWords, high + s * Kind::kWords, x);
     }
   }
 
-  template <int... kUnit>
-  __device__ __forceinline__ void units(const std::uint8_t* parameters, int tile, int block, int first,
-                                        const std::uint32_t (&low)[8], const std::uint32_t (&high)[8],
-                                        const int (&x)[kTokenTiles], float (&sums)[kTokenTiles][2][4],
-                                        std::integer_sequence<int, kUnit...>) {
-    (unit<kUnit>(parameters + kUnit * kUnitBytes, tile, block, first + kUnit, low, high, x, sums), ...);
+  template <int... kRun>
+  __device__ __forceinline__ void runs(const std::uint8_t* parameters, int tile, int block, int first,
+                                       const std::uint32_t (&low)[8], const std::uint32_t (&high)[8],
+                                       const int (&x)[kTokenTiles], float (&sums)[kTokenTiles][2][4],
+                                       std::integer_sequence<int, kRun...>) {
+    constexpr int kColumns = Kind::kColumns;
+    (run<kRun>(parameters, tile, block, first + kRun * kColumns, low, high, x, sums), ...);
   }
 
-  // kFlush slabs of a box, which have one scale a channel: unit `number` of the block.
-  template <int kUnit>
-  __device__ __forceinline__ void unit(const std::uint8_t* parameters, int tile, int block, int number,
-                                       const std::uint32_t (&low)[8], const std::uint32_t (&high)[8],
-                                       const int (&x)[kTokenTiles], float (&sums)[kTokenTiles][2][4]) {
+  // A unit of a box, kFlush slabs that have one scale a channel, or as many units as a token has columns: from unit `first`
+  // of the block on. Columns 2t and 2t + 1, whose sums a thread has, are two tokens', or a token's two units; these are
+  // added up in sums[…][0][0] and [2].
+  template <int kRun>
+  __device__ __forceinline__ void run(const std::uint8_t* parameters, int tile, int block, int first,
+                                      const std::uint32_t (&low)[8], const std::uint32_t (&high)[8],
+                                      const int (&x)[kTokenTiles], float (&sums)[kTokenTiles][2][4]) {
+    constexpr int kColumns = Kind::kColumns;
+    const int t = static_cast<int>(lane_ % 4);
     P product;
     if (a_.groups.zero_point != nullptr) {
-      const int n = first_channel_ + tile * step_ + static_cast<int>(channel_);
-      const int group = group_of<Kind>(a_.groups, block, number);
+      const int n = first_channel_ + tile * step_ + static_cast<int>(channel_), unit = t * kColumns / 4;
+      const std::uint8_t* zero_points = parameters + Kind::kZeroPoints + channel_ * zero_point_pitch_;
       using W = cuda::Weights<X, Kind::kBits>;
-      product.low.set(W::prepared(zero_point_in(parameters + Kind::kZeroPoints, n, group)));
-      product.high.set(W::prepared(zero_point_in(parameters + Kind::kZeroPoints + 8 * 4, n + 8, group)));
+      product.low.set(W::prepared(zero_point_in(zero_points, n, block, first + unit)));
+      product.high.set(W::prepared(zero_point_in(zero_points + 8 * zero_point_pitch_, n + 8, block, first + unit)));
     }
     float part[kTokenTiles][2][4] = {};
-    slabs<kUnit * Kind::kFlush, Kind::kFlush>(product, low, high, x, part);
-    const float scales[2] = {*reinterpret_cast<const float*>(parameters),
-                             *reinterpret_cast<const float*>(parameters + 8 * 4)};
+    slabs<kRun * Kind::kRunSlabs, Kind::kRunSlabs>(product, low, high, x, part);
 #pragma unroll
-    for (int j = 0; j < kTokenTiles; ++j) {
+    for (int column = 0; column < 2; ++column) {
+      const auto* scale =
+          reinterpret_cast<const float*>(parameters + channel_ * Kind::kScalePitch) + first + (2 * t + column) % kColumns;
+      const float scales[2] = {*scale, scale[8 * Kind::kScalePitch / 4]};
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        sums[j][0][i] = __fmaf_rn(part[j][0][i] + part[j][1][i], scales[i / 2], sums[j][0][i]);
+      for (int j = 0; j < kTokenTiles; ++j) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int i = 2 * half + column;
+          float& sum = sums[j][0][kColumns == 1 ? i : 2 * half];
+          sum = __fmaf_rn(part[j][0][i] + part[j][1][i], scales[half], sum);
+        }
       }
     }
   }
 
-  __device__ __forceinline__ std::uint32_t zero_point_in(const std::uint8_t* four, int n, int group) const {
-    return cuda::byte_of_word(*reinterpret_cast<const std::uint32_t*>(four), a_.groups.zero_point_at(n, group));
+  // That of channel n and a unit of the block, from where the channel's begin.
+  __device__ __forceinline__ std::uint32_t zero_point_in(const std::uint8_t* of_channel, int n, int block, int unit) const {
+    if (Kind::kCopiesTogether && a_.groups.together) return of_channel[unit];
+    return of_channel[unit * 4 + cuda::byte_in_word(a_.groups.zero_point_at(n, group_of<Kind>(a_.groups, block, unit)))];
   }
 
-  // Lane 16u + c asks for those of channel c and units u, u + 2 …
+  // Scales and zero points of a block's units, by all threads of the warp.
   __device__ __forceinline__ void ask_parameters(int tile, int block, std::uint32_t full) {
+    const Groups& groups = a_.groups;
     const int channel = static_cast<int>(lane_ % kChannels), n = min(first_channel_ + tile * step_ + channel, a_.N - 1);
-    const std::uint32_t to = ptx::shared_address(memory_) + parameters_ + asked_slot_ * parameter_bytes_ + channel * 4;
+    const std::uint32_t slot = ptx::shared_address(memory_) + parameters_ + asked_slot_ * parameter_bytes_;
+    const std::uint32_t scales = slot + channel * Kind::kScalePitch;
+    const std::uint32_t zero_points = slot + Kind::kZeroPoints + channel * zero_point_pitch_;
     asked_slot_ = asked_slot_ == a_.stages ? 0 : asked_slot_ + 1;
-    const float* scale = a_.groups.scale + n * a_.groups.scale_stride;
+    const float* scale = groups.scale + n * groups.scale_stride;
+    const int first = static_cast<int>(lane_ / kChannels);  // lane 16 u + c has channel c, and of its units every second
+    if (Kind::kCopiesTogether && groups.together) {
 #pragma unroll
-    for (int i = 0; i < Kind::kUnits; i += 2) {
-      const int unit = i + static_cast<int>(lane_ / kChannels);
-      const int group = group_of<Kind>(a_.groups, block, unit);
-      cuda::copy4_async(to + unit * kUnitBytes, scale + group, 4);
-      if (a_.groups.zero_point != nullptr) {
-        cuda::copy_word_around_async(to + Kind::kZeroPoints + unit * kUnitBytes, a_.groups.zero_point_at(n, group),
-                                     a_.groups.zero_point_at(a_.N - 1, a_.groups.last));
+      for (int i = 0; i < Kind::kUnits; i += 8) {
+        const int unit = i + first * 4, group = min(block * Kind::kUnits + unit, groups.last - 3);
+        if (unit >= Kind::kUnits) break;
+        cuda::copy16_cached_async(scales + unit * 4, scale + group);
+        if (groups.zero_point != nullptr) cuda::copy4_async(zero_points + unit, groups.zero_point_at(n, group), 4);
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < Kind::kUnits; i += 2) {
+        const int unit = i + first, group = group_of<Kind>(groups, block, unit);
+        cuda::copy4_async(scales + unit * 4, scale + group, 4);
+        if (groups.zero_point != nullptr) {
+          cuda::copy_word_around_async(zero_points + unit * 4, groups.zero_point_at(n, group),
+                                       groups.zero_point_at(a_.N - 1, groups.last));
+        }
       }
     }
     sm90::barrier_arrive_when_copied(full);
@@ -213,10 +243,11 @@ class Blocks {
   const CUtensorMap& w_;
   std::uint8_t* memory_;
   unsigned lane_, channel_;
+  bool has_x_;  // what this thread multiplies is of its column's group
   int first_channel_, step_, ring_;
   std::uint32_t full_;
   // Scales and zero points: a ring of one place more, since they are read where they stand, after the next are asked for.
-  int parameters_, parameter_bytes_;
+  int parameters_, parameter_bytes_, zero_point_pitch_;
   int next_, asked_, end_, stage_ = 0, slot_ = 0, asked_slot_ = 0;
   std::uint32_t phase_ = 0;
 };

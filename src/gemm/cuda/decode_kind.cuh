@@ -1,6 +1,7 @@
 // What the parts of decode.cuh agree on: what is multiplied, in which pieces, and where these stand in shared memory.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -16,7 +17,6 @@ inline constexpr int kBoxBytes = kChannels * kBoxRow;
 inline constexpr int kBoxes = 2;  // of a block, which is copied at once
 inline constexpr int kBlockBytes = kBoxes * kBoxBytes;
 inline constexpr int kSlabBytes = 64;  // of a token
-inline constexpr int kUnitBytes = kChannels * 4;
 
 // n / divisor for n below 2^31 / divisor.
 struct Divisor {
@@ -36,7 +36,8 @@ struct Groups {
   const std::uint8_t* zero_point;  // nullptr: none
   std::int64_t zero_point_stride;
   Divisor size;
-  int last;  // of a channel
+  int last;       // of a channel
+  bool together;  // those of four units are neighbours, aligned, and copied together
 #if defined(__CUDACC__)
   __device__ __forceinline__ const std::uint8_t* zero_point_at(int n, int group) const {
     return zero_point + n * zero_point_stride + group;
@@ -64,13 +65,19 @@ struct DecodeArguments {
 };
 
 // What a kernel multiplies: x of type X, which comes as Source, as it is or of 16 bits to be quantized; kBits of a weight;
-// kFlush slabs from one group's sums to the next, 0 where all of K has one scale; up to kTokenTiles times 8 tokens.
-template <class X_, int kBits_, int kFlush_, int kTokenTiles_, class Source_ = X_>
+// kFlush slabs from one group's sums to the next, 0 where all of K has one scale; up to kTokenTiles times 8 / kColumns
+// tokens.
+//
+// A product of the tensor cores has eight columns. Where groups are short and tokens few, a token takes kColumns of them,
+// one for each of so many groups: with its x of this group, and zeros elsewhere. So one product has the sums of several
+// groups apart from each other, and weights are read and sums are scaled several groups at a time.
+template <class X_, int kBits_, int kFlush_, int kTokenTiles_, class Source_ = X_, int kColumns_ = 1>
 struct Kind {
   using X = X_;
   using Source = Source_;
   static constexpr bool kQuantizes = !std::is_same_v<X, Source>;
-  static constexpr int kBits = kBits_, kFlush = kFlush_, kTokenTiles = kTokenTiles_;
+  static constexpr int kBits = kBits_, kFlush = kFlush_, kTokenTiles = kTokenTiles_, kColumns = kColumns_;
+  static_assert(kColumns == 1 || kTokenTiles == 1);
   static constexpr bool kInteger = sizeof(X) == 1;
   static constexpr int kWarps = 8;
   static constexpr int kThreads = kWarps * 32;
@@ -78,15 +85,23 @@ struct Kind {
   static constexpr int kSlabK = kSlabBytes / static_cast<int>(sizeof(X));
   static constexpr int kSlabs = kBlockK / kSlabK, kBoxSlabs = kSlabs / kBoxes;  // of a block, of a box
   static constexpr int kUnits = kFlush == 0 ? kBoxes : kSlabs / kFlush, kBoxUnits = kUnits / kBoxes;
+  // Of a box, runs of units that have columns of the same products.
+  static constexpr int kRuns = kBoxUnits / kColumns, kRunSlabs = kFlush * kColumns;
   static constexpr int kWords = kSlabK * kBits / 128;  // of a channel in a slab, of which a thread has so many
   // A thread reads 16 bytes of a channel at a time, those of so many slabs: what it multiplies as slab i of them is its i-th
-  // part. Where groups are as short as a slab, it reads one slab's.
-  static constexpr int kTogether = kFlush == 1 ? 1 : 4 / kWords;
+  // part. Of groups it reads no more than a run's.
+  static constexpr int kTogether = kFlush == 0 ? 4 / kWords : std::min(kRunSlabs, 4 / kWords);
   // Bytes of a channel that a thread reads at a time.
   static constexpr int kRead = 4 * kWords * kTogether;
-  // In shared memory, a block's scales and behind them its zero points stand four bytes a channel, unit after unit. Of a
-  // zero point they are the aligned ones around it.
-  static constexpr int kZeroPoints = kUnits * kUnitBytes;
+  // In shared memory, a channel's scales of a block stand together, and behind all channels' are the zero points: as they
+  // are in memory, or of each the aligned word around it. Pitches, bytes from a channel to the next, keep off the same
+  // banks.
+  static constexpr int kScalePitch = kUnits * 4 + (kUnits >= 8 ? 16 : 0);
+  static constexpr int kZeroPoints = kChannels * kScalePitch;
+  static constexpr bool kCopiesTogether = kUnits >= 8;  // fewer are not worth the code
+  __host__ __device__ static int zero_point_pitch(const Groups& groups) {
+    return (groups.together ? kUnits : 4 * kUnits) + 4;
+  }
   __host__ __device__ static int blocks(int K) { return (K + kBlockK - 1) / kBlockK; }
   // Bytes from a token to the next in shared memory: such that two of them read together touch different banks.
   __host__ __device__ static int x_pitch(int blocks) { return (blocks * kSlabs * kSlabBytes + 127) / 128 * 128 + 64; }
@@ -111,7 +126,8 @@ struct Shared {
 
   __host__ __device__ explicit Shared(const DecodeArguments& a) {
     sums_bytes = kChannels * ((a.M + 1) / 2 * 2) * 4;
-    parameter_bytes = Kind::kFlush == 0 ? 0 : Kind::kZeroPoints * (a.groups.zero_point == nullptr ? 1 : 2);
+    const int zero_points = a.groups.zero_point == nullptr ? 0 : kChannels * Kind::zero_point_pitch(a.groups);
+    parameter_bytes = Kind::kFlush == 0 ? 0 : Kind::kZeroPoints + zero_points;
     parameters = Kind::kWarps * a.stages * kBlockBytes;
     barriers = parameters + Kind::kWarps * (a.stages + 1) * parameter_bytes;
     sums_barriers = barriers + Kind::kWarps * a.stages * 8;

@@ -15,8 +15,11 @@ inline constexpr int kMaxShared = kDecodeSharedBytes;
 inline constexpr int kSharedOfTwo = (228 / 2 - 1) * 1024;
 inline constexpr int kMoreThanAThird = 228 / 3 * 1024 + 1024;
 
-// A group's sums are flushed after so many slabs of 32 weights: four where that is a whole part of a group.
-inline int flush_of(const WeightFormat& format) { return format.group_size > 0 && format.group_size % 128 != 0 ? 1 : 4; }
+// A group's sums are flushed after so many slabs of 32 weights: up to four, a whole part of a group.
+inline int flush_of(const WeightFormat& format) {
+  if (format.group_size <= 0 || format.group_size % 128 == 0) return 4;
+  return format.group_size % 64 == 0 ? 2 : 1;
+}
 
 // With so many stages.
 template <class Kind>
@@ -42,8 +45,21 @@ bool fits(std::int64_t M, std::int64_t K, const WeightFormat& format) {
   if constexpr (sizeof(X) == 1) {
     return fits_as(Kind<X, kBits, 0, 1>());
   } else {
-    return flush_of(format) == 4 ? fits_as(Kind<X, kBits, 4, 2>()) : fits_as(Kind<X, kBits, 1, 2>());
+    const int flush = flush_of(format);
+    if (flush == 4) return fits_as(Kind<X, kBits, 4, 2>());
+    return flush == 2 ? fits_as(Kind<X, kBits, 2, 2>()) : fits_as(Kind<X, kBits, 1, 2>());
   }
+}
+
+// Whether a weight's groups are units, and scales and zero points aligned such that those of four units can be copied at a
+// time, also where a row ends.
+template <class Kind, class Weight>
+bool together(const Weight& w, const Groups& groups) {
+  const auto aligned = [](const auto& rows, std::int64_t bytes) {
+    return (reinterpret_cast<std::intptr_t>(rows.data) | rows.stride) % bytes == 0;
+  };
+  return Kind::kCopiesTogether && w.format.group_size == Kind::kFlush * Kind::kSlabK && groups.last % 4 == 3 &&
+         aligned(w.scale, 16) && (groups.zero_point == nullptr || aligned(w.zero_point, 4));
 }
 
 // One CTA a multiprocessor. Where x and two stages (or all that a CTA copies) fit beside as much again, the next kernel's
@@ -61,6 +77,7 @@ void launch_kind(const Arguments& a, DecodeArguments d) {
     while (stages > 1 && Shared<Kind>(planned<Kind>(d, stages)).bytes > most) --stages;
     return planned<Kind>(d, stages);
   };
+  if constexpr (Kind::kFlush > 0) d.groups.together = together<Kind>(a.w, d.groups);
   const DecodeArguments beside = with_stages(kStagesBeside, kSharedOfTwo);
   const bool fits = Shared<Kind>(beside).bytes <= kSharedOfTwo && beside.stages >= std::min(2, rounds);
   const bool long_run = Kind::kFlush == 0 && blocks > kLongRun;
@@ -81,6 +98,19 @@ template <class X, int kBits, int kFlush, class Source = X>
 void launch_tokens(const Arguments& a, const DecodeArguments& d) {
   if (d.M > 8) return launch_kind<Kind<X, kBits, kFlush, 2, Source>>(a, d);
   launch_kind<Kind<X, kBits, kFlush, 1, Source>>(a, d);
+}
+
+// The same with as many columns a token as there is room for, until threads read 16 bytes of a channel at a time.
+template <class X, int kBits, int kFlush>
+void launch_groups(const Arguments& a, const DecodeArguments& d) {
+  constexpr int kMost = 16 / kBits / kFlush;
+  if constexpr (kMost == 4) {
+    if (d.M <= 2) return launch_kind<Kind<X, kBits, kFlush, 1, X, 4>>(a, d);
+  }
+  if constexpr (kMost >= 2) {
+    if (d.M <= 4) return launch_kind<Kind<X, kBits, kFlush, 1, X, 2>>(a, d);
+  }
+  launch_tokens<X, kBits, kFlush>(a, d);
 }
 
 template <class X, int kBits, class Source = X>
@@ -112,8 +142,14 @@ void launch(const Arguments& a) {
     d.groups.scale_stride = per_tensor ? 0 : a.w.scale.stride / static_cast<std::int64_t>(sizeof(float));
     if (!format.symmetric) d.groups.zero_point = static_cast<const std::uint8_t*>(a.w.zero_point.data);
     d.groups.zero_point_stride = per_tensor ? 0 : a.w.zero_point.stride;
-    if (flush_of(format) == 4) return launch_tokens<X, kBits, 4>(a, d);
-    launch_tokens<X, kBits, 1>(a, d);
+    switch (flush_of(format)) {
+      case 1:
+        return launch_groups<X, kBits, 1>(a, d);
+      case 2:
+        return launch_groups<X, kBits, 2>(a, d);
+      default:
+        return launch_groups<X, kBits, 4>(a, d);
+    }
   }
 }
 

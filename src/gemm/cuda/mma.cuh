@@ -24,6 +24,11 @@ __device__ inline void copy16_async(std::uint32_t target, const void* source, bo
       : "memory");
 }
 
+// The same through the first-level cache, for neighbours that are asked for soon.
+__device__ inline void copy16_cached_async(std::uint32_t target, const void* source) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(target), "l"(source) : "memory");
+}
+
 // Four bytes: the first `bytes` from `source`, zeros behind them. Reads no more than that.
 __device__ inline void copy4_async(std::uint32_t target, const void* source, int bytes) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(target), "l"(source), "r"(bytes) : "memory");
@@ -34,6 +39,9 @@ __device__ __forceinline__ void copy_word_around_async(std::uint32_t target, con
                                                        const std::uint8_t* last) {
   const std::uint8_t* word = byte - (reinterpret_cast<std::uintptr_t>(byte) & 3);
   copy4_async(target, word, last - word < 3 ? static_cast<int>(last - word) + 1 : 4);
+}
+__device__ __forceinline__ unsigned byte_in_word(const std::uint8_t* byte) {
+  return static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(byte) & 3);
 }
 __device__ __forceinline__ std::uint32_t byte_of_word(std::uint32_t word, const std::uint8_t* byte) {
   return __byte_perm(word, 0, 0x4440 | (static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(byte)) & 3));
