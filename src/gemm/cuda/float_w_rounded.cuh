@@ -17,33 +17,30 @@
 
 namespace octavo::sm90 {
 
-// What the weights of a row's group are converted with, each twice in a register: bits in front of the stored ones and what
-// is subtracted (as Convert has them), and the parts of the scale.
+// What the weights of a row's group are converted with: what is subtracted (as Convert has it), and the parts of the scale,
+// high and low.
 struct GroupFactors {
-  std::uint32_t exponents, offset, high, low;
+  std::uint32_t offset, scale;
 };
 
-template <class X>
-struct SplitScale;
-
-template <>
-struct SplitScale<__half> {
-  // Above 65504 high + low reach 131008, so that products overflow by their own size.
-  __device__ __forceinline__ static void into(float scale, GroupFactors& to) {
-    const __half2 high = __float2half2_rn(fminf(scale, 65504));
-    to.high = bits(high);
-    to.low = bits(__float2half2_rn(scale - __low2float(high)));
-  }
+// Each twice in a register.
+struct WideFactors {
+  std::uint32_t offset, high, low;
 };
 
-template <>
-struct SplitScale<__nv_bfloat16> {
-  __device__ __forceinline__ static void into(float scale, GroupFactors& to) {
-    const __nv_bfloat162 high = __float2bfloat162_rn(scale);
-    to.high = bits(high);
-    to.low = bits(__float2bfloat162_rn(scale - __low2float(high)));
-  }
-};
+__device__ __forceinline__ WideFactors widened(const GroupFactors& f) {
+  return {f.offset, __byte_perm(f.scale, 0, 0x1010), __byte_perm(f.scale, 0, 0x3232)};
+}
+
+// Above 65504 high + low reach 131008, so that products overflow by their own size.
+__device__ __forceinline__ std::uint32_t split_scale(__half /*x*/, float scale) {
+  const __half high = __float2half_rn(fminf(scale, 65504));
+  return bits(__halves2half2(high, __float2half_rn(scale - __half2float(high))));
+}
+__device__ __forceinline__ std::uint32_t split_scale(__nv_bfloat16 /*x*/, float scale) {
+  const __nv_bfloat16 high = __float2bfloat16_rn(scale);
+  return bits(__halves2bfloat162(high, __float2bfloat16_rn(scale - __bfloat162float(high))));
+}
 
 template <class X, Storage kStorage>
 struct Rounded;
@@ -51,18 +48,13 @@ struct Rounded;
 template <Storage kStorage>
 struct Rounded<__half, kStorage> {
   using C = Convert<__half, kStorage>;
-  __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point, std::uint32_t /*exponents*/) {
-    // Twelve less in the exponents of both halves, and of the bytes that become theirs.
-    constexpr std::uint32_t kExponents = C::kNibbles ? C::kExponents : 0x6464;
-    const bool small = fabsf(scale) < 8;
-    GroupFactors to;
-    to.exponents = small ? kExponents - 0x3030 : kExponents;
-    to.offset = C::offset(zero_point) - (small ? 0x30003000 : 0);
-    SplitScale<__half>::into(small ? scale * 4096 : scale, to);
-    return to;
+  __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point) {
+    const bool small = fabsf(scale) < 8;  // twelve less in the exponents of both halves
+    return {C::offset(zero_point) - (small ? 0x30003000 : 0), split_scale(__half(), small ? scale * 4096 : scale)};
   }
-  __device__ __forceinline__ static std::uint32_t pair(std::uint32_t raw, const GroupFactors& f) {
-    const __half2 d = __hsub2(as_pair<__half2>(C::biased(raw, f.exponents)), as_pair<__half2>(f.offset));
+  __device__ __forceinline__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t /*exponents*/,
+                                                       const WideFactors& f) {
+    const __half2 d = __hsub2(as_pair<__half2>(C::biased(raw, f.offset)), as_pair<__half2>(f.offset));
     return bits(__hfma2(d, as_pair<__half2>(f.high), __hmul2(d, as_pair<__half2>(f.low))));
   }
 };
@@ -70,16 +62,12 @@ struct Rounded<__half, kStorage> {
 template <Storage kStorage>
 struct Rounded<__nv_bfloat16, kStorage> {
   using C = Convert<__nv_bfloat16, kStorage>;
-  __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point, std::uint32_t exponents) {
-    GroupFactors to;
-    to.exponents = exponents;
-    to.offset = C::offset(zero_point);
-    SplitScale<__nv_bfloat16>::into(scale, to);
-    return to;
+  __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point) {
+    return {C::offset(zero_point), split_scale(__nv_bfloat16(), scale)};
   }
-  __device__ __forceinline__ static std::uint32_t pair(std::uint32_t raw, const GroupFactors& f) {
+  __device__ __forceinline__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t exponents, const WideFactors& f) {
     using Pair = __nv_bfloat162;
-    const Pair d = as_pair<Pair>(C::pair(raw, f.exponents, f.offset));
+    const Pair d = as_pair<Pair>(C::pair(raw, exponents, f.offset));
     return bits(__hfma2(d, as_pair<Pair>(f.high), __hmul2(d, as_pair<Pair>(f.low))));
   }
 };

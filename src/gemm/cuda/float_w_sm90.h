@@ -15,7 +15,7 @@ void cuda_float_w4_sm90(const Arguments& a, Parallel& parallel);
 
 // The same for weights in groups alone: each is multiplied by its scale and rounded to x's type first. For any number of
 // tokens, but made for so many.
-inline constexpr std::int64_t kFloatWSm90RoundedTokens = 96;
+inline constexpr std::int64_t kFloatWSm90RoundedTokens = 65;
 void cuda_float_w8_rounded_sm90(const Arguments& a, Parallel& parallel);
 void cuda_float_w4_rounded_sm90(const Arguments& a, Parallel& parallel);
 

@@ -1,11 +1,19 @@
 // What a weight-only kernel of Hopper is made for, and how its weights meet their scales: see float_w_sm90_kernel.cuh.
 #pragma once
 
+#include <type_traits>
+
 #include "gemm/cuda/float_w_fragment.cuh"
 #include "gemm/cuda/float_w_rounded.cuh"
 #include "gemm/cuda/float_w_sm90_arguments.h"
 
 namespace octavo::sm90 {
+
+// What the sums of a row's group take: what is subtracted from its weights (as Convert has it), and their scale.
+struct SumFactors {
+  std::uint32_t offset;
+  float scale;
+};
 
 // What a kernel is made for. kPeriod: steps of 16 along K whose sums are scaled together; 0: one scale a channel. Where
 // weights are rounded, steps after which a scale may change.
@@ -19,8 +27,7 @@ struct FloatW {
   static constexpr bool kSumsInGroups = kPeriod > 0 && !kRounded;
   static constexpr int kBlockK = kTokens > 128 ? 64 : 128;  // of a stage
   static constexpr int kSteps = kBlockK / 16;
-  static constexpr int kUnit = kPeriod > kSteps ? kPeriod / kSteps : 1;  // stages that are multiplied together
-  static constexpr int kRowBytes = kSteps * kStepBytes<kStorage>;        // of weights
+  static constexpr int kRowBytes = kSteps * kStepBytes<kStorage>;  // of weights
   static constexpr int kWeightBytes = kChannels * kRowBytes;
   static constexpr int kXBoxes = kBlockK / 64;  // of 64 along K, 128 bytes a row
   // Steps that are converted, then multiplied, at a time, and how many such batches may be under way. Long products hide
@@ -28,67 +35,160 @@ struct FloatW {
   // each other, and leave hiding them to the other warpgroup.
   static constexpr int kBatches = kTokens > 64 ? 4 : 1;
   static constexpr int kBatch = kTokens > 128 ? 1 : kSteps / kBatches;
-  static_assert(kSteps / kBatch % kBatches == 0);                  // a batch has its own registers all along
-  static_assert(!kRounded || (kPeriod > 0 && kPeriod <= kSteps));  // both are powers of two
-  // Tokens whose sums of a period are held beside those of the tile.
-  static constexpr int kPart = kTokens < 64 ? kTokens : 64;
-  static constexpr int kPieces = kTokens > 128 ? 4 : 2;
+  // Whether a stage's first batch is on its way to registers before the last one of the stage in front is multiplied: where
+  // products are what takes time, and not waiting for weights.
+  static constexpr bool kOpensAhead = kRounded && kTokens > 128;
+  static_assert(kSteps / kBatch == kBatches);                          // a batch has its own registers all along
+  static_assert(kPeriod <= kSteps && (!kRounded || kPeriod > 0));      // both are powers of two
+  static constexpr int kChanges = kPeriod > 0 ? kSteps / kPeriod : 0;  // of a stage: how often scales may change
+  using Factors = std::conditional_t<kRounded, GroupFactors, SumFactors>;
+  static constexpr int kChangeBytes = kChannels * static_cast<int>(sizeof(Factors));
+  static constexpr int kFactorBytes = kChanges * kChangeBytes;
+  // Of a thread that multiplies. Others have what is left of three times 168.
+  static constexpr int kRegisters = kPeriod == 0 ? 232 : 200;
+  static constexpr bool kNibbles = kStorage == Storage::kNibbles;
+  static constexpr bool kLargeStages = !kNibbles && kRounded;
+  static constexpr int kPieces = (kTokens > 128 ? 4 : 2) - (kLargeStages ? 1 : 0);  // such that four stages fit beside them
 };
 
-// Scales and zero points of a thread's two channels, group after group: the next one's are on their way meanwhile. No
-// branches: they would cost the products around them their overlap.
-class Groups {
- public:
-  // Upper and lower channel, and where along K the CTA begins.
-  __device__ __forceinline__ Groups(const FloatWArguments& a, int upper, int lower, int k)
-      : group_size_(a.group_size > 0 ? a.group_size : a.K), group_(k / group_size_), last_((a.K - 1) / group_size_) {
-    const int rows[] = {a.channel_row(upper), a.channel_row(lower)};
-    has_zero_points_ = a.zero_point.data != nullptr;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      scales_[i] = a.scale(rows[i]) + group_;
-      zero_points_[i] = a.zero_point(rows[i]) + group_;
-      zero_point[i] = a.zero;
-    }
-    load(true);
-  }
-
-  // Where along K the group behind the loaded one begins.
-  __device__ __forceinline__ int end() const { return (group_ + 1) * group_size_; }
-
-  // Asks for the next group's, if there is one. Pointers move along: from rows and strides they would be computed anew.
-  __device__ __forceinline__ void next(bool condition) {
-    const int step = condition && group_ < last_ ? 1 : 0;
-    group_ += step;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      scales_[i] += step;
-      zero_points_[i] += step;
-    }
-    load(step != 0);
-  }
-
+// Scales and zero points of a thread's upper and lower channel, where each has one.
+struct ChannelFactors {
   float scale[2];
   int zero_point[2];
 
- private:
-  __device__ __forceinline__ void load(bool condition) {
+  __device__ __forceinline__ ChannelFactors(const FloatWArguments& a, int upper, int lower) {
+    const int rows[] = {a.channel_row(upper), a.channel_row(lower)};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      asm volatile("{\n.reg .pred load;\nsetp.ne.b32 load, %2, 0;\n@load ld.global.nc.L2::128B.f32 %0, [%1];\n}"
-                   : "+f"(scale[i])
-                   : "l"(scales_[i]), "r"(static_cast<int>(condition)));
-      asm volatile("{\n.reg .pred load;\nsetp.ne.b32 load, %2, 0;\n@load ld.global.nc.u8 %0, [%1];\n}"
-                   : "+r"(zero_point[i])
-                   : "l"(zero_points_[i]), "r"(static_cast<int>(condition && has_zero_points_)));
+      scale[i] = *a.scale(rows[i]);
+      zero_point[i] = a.zero_point.data == nullptr ? a.zero : *a.zero_point(rows[i]);
+    }
+  }
+};
+
+// Factors of groups, made by kFactorWarps warps from scales and zero points in memory: of kRows channels a thread, period
+// after period. Every row is a line of its own to the first-level cache, and takes a cycle from the products' reading; so
+// those of four groups are loaded together, and the next four while these are in use.
+inline constexpr int kFactorWarps = 2;
+
+template <class F>
+class FactorMaker {
+ public:
+  static constexpr int kRows = kChannels / 32 / kFactorWarps;
+
+  __device__ __forceinline__ FactorMaker(const FloatWArguments& a, int warp, int lane)
+      : a_(a), first_row_(warp * 32 * kRows + lane), periods_(a.group_size / (F::kPeriod * 16)) {
+    const auto aligned = [](const auto& rows, int bytes) {
+      return (reinterpret_cast<std::uintptr_t>(rows.data) | rows.stride) % bytes == 0;
+    };
+    last_ = (a.K - 1) / a.group_size;
+    together_ = last_ % 4 == 3 && aligned(a.scale, 16) && aligned(a.zero_point, 4);
+  }
+
+  // The channels of a tile from n on, and a period along K where a stage begins.
+  __device__ __forceinline__ void begin(int n, int period) {
+    n_ = n + first_row_;
+    group_ = period / periods_;
+    left_ = periods_ - period % periods_;
+#pragma unroll 1
+    for (int i = 0; i < 2; ++i) take_next(group_ / 4 + i);
+  }
+
+  // A stage's. Channels c and c + 8, which one thread multiplies, stand side by side. Stages have at most four periods, of
+  // which every fourth group begins with a stage.
+  __device__ __forceinline__ void make(std::uint32_t to) {
+    static_assert(4 % F::kChanges == 0);
+    int group = group_ % 4;
+#pragma unroll
+    for (int change = 0; change < F::kChanges; ++change, to += F::kChangeBytes) {
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        const float(&s)[4] = four_[i].scales;
+        const float scale = (group & 2) != 0 ? (group & 1) != 0 ? s[3] : s[2] : (group & 1) != 0 ? s[1] : s[0];
+        const int zero_point = static_cast<int>(four_[i].zero_points >> group * 8 & 255);
+        const int row = first_row_ + i * 32, place = row / 16 * 16 + row % 8 * 2 + row / 8 % 2;
+        store(made(scale, zero_point), to + place * 8);
+      }
+      const bool over = --left_ == 0;
+      left_ = over ? periods_ : left_;
+      group += over ? 1 : 0;
+    }
+    group_ = group_ / 4 * 4 + group;
+    if (group == 4) take_next(group_ / 4 + 1);
+  }
+
+ private:
+  struct Four {
+    float scales[4];
+    std::uint32_t zero_points;
+  };
+
+  __device__ __forceinline__ static typename F::Factors made(float scale, int zero_point) {
+    if constexpr (F::kRounded) {
+      return Rounded<typename F::X, F::kStorage>::factors(scale, zero_point);
+    } else {
+      return {Convert<typename F::X, F::kStorage>::offset(zero_point), scale};
+    }
+  }
+  __device__ __forceinline__ static void store(const GroupFactors& f, std::uint32_t to) { store(f.offset, f.scale, to); }
+  __device__ __forceinline__ static void store(const SumFactors& f, std::uint32_t to) {
+    store(f.offset, __float_as_uint(f.scale), to);
+  }
+  __device__ __forceinline__ static void store(std::uint32_t first, std::uint32_t second, std::uint32_t to) {
+    asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(to), "r"(first), "r"(second) : "memory");
+  }
+
+  // And asks for those behind. Groups past the last are used with no other x than 0.
+  __device__ __forceinline__ void take_next(int four) {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) four_[i] = next_[i];
+    const int first = min(four, last_ / 4) * 4;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const int row = a_.channel_row(n_ + i * 32);
+      const float* scales = a_.scale(row) + first;
+      const std::uint8_t* zero_points = a_.zero_point(row) + first;
+      next_[i].zero_points = a_.zero * 0x01010101u;
+      if (together_) {
+        const float4 v = __ldg(reinterpret_cast<const float4*>(scales));
+        next_[i].scales[0] = v.x, next_[i].scales[1] = v.y, next_[i].scales[2] = v.z, next_[i].scales[3] = v.w;
+        if (a_.zero_point.data != nullptr) next_[i].zero_points = __ldg(reinterpret_cast<const std::uint32_t*>(zero_points));
+      } else {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const int group = min(j, last_ - first);
+          next_[i].scales[j] = __ldg(scales + group);
+          if (a_.zero_point.data == nullptr) continue;
+          next_[i].zero_points = __byte_perm(next_[i].zero_points, __ldg(zero_points + group), 0x3210 ^ (4 ^ j) << 4 * j);
+        }
+      }
     }
   }
 
-  const float* scales_[2];
-  const std::uint8_t* zero_points_[2];
-  int group_size_, group_, last_;
-  bool has_zero_points_;
+  const FloatWArguments& a_;
+  int first_row_, periods_, last_;
+  bool together_;
+  int n_, group_, left_;  // left: periods of the group
+  Four four_[kRows], next_[kRows];
 };
+
+// A thread's two of a change, upper and lower channel.
+template <class F>
+__device__ __forceinline__ std::uint32_t first_factors(int thread, int warpgroup) {
+  return (warpgroup * 64 + thread / 32 * 16 + thread % 32 / 4 * 2) * static_cast<std::uint32_t>(sizeof(typename F::Factors));
+}
+__device__ __forceinline__ void load_factors(GroupFactors (&f)[2], std::uint32_t from) {
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(f[0].offset), "=r"(f[0].scale), "=r"(f[1].offset), "=r"(f[1].scale)
+               : "r"(from)
+               : "memory");
+}
+__device__ __forceinline__ void load_factors(SumFactors (&f)[2], std::uint32_t from) {
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(f[0].offset), "=f"(f[0].scale), "=r"(f[1].offset), "=f"(f[1].scale)
+               : "r"(from)
+               : "memory");
+}
 
 // How a thread's weights become fragments whose products are all added up: exactly, with one scale a channel,
 template <class F, bool kRounded = F::kRounded>
@@ -96,11 +196,11 @@ class Conversion {
   using C = Convert<typename F::X, F::kStorage>;
 
  public:
-  __device__ __forceinline__ explicit Conversion(const Groups& groups)
-      : exponents_(in_register(C::kExponents)), offset_{C::offset(groups.zero_point[0]), C::offset(groups.zero_point[1])} {}
+  __device__ __forceinline__ explicit Conversion(const ChannelFactors& f)
+      : exponents_(in_register(C::kExponents)), offset_{C::offset(f.zero_point[0]), C::offset(f.zero_point[1])} {}
 
-  // Before the first conversion of a block's step.
-  __device__ __forceinline__ void reach(int /*block*/, int /*step*/) {}
+  __device__ __forceinline__ void ask(std::uint32_t /*factors*/, int /*step*/) {}
+  __device__ __forceinline__ void take(int /*step*/) {}
 
   __device__ __forceinline__ Fragment operator()(const Raw& raw) const {
     return convert<typename F::X, F::kStorage>(raw, exponents_, offset_[0], offset_[1]);
@@ -110,32 +210,32 @@ class Conversion {
   std::uint32_t exponents_, offset_[2];
 };
 
-// or times the scale of their group. What that takes is made anew every kPeriod steps, where it is the same for most:
-// cheaper than to choose between two.
+// or times the scale of their group.
 template <class F>
 class Conversion<F, true> {
   using R = Rounded<typename F::X, F::kStorage>;
+  static_assert(F::kBatch <= F::kPeriod);
 
  public:
-  __device__ __forceinline__ explicit Conversion(Groups& groups)
-      : groups_(groups), exponents_(in_register(R::C::kExponents)) {}
+  __device__ __forceinline__ explicit Conversion(const ChannelFactors& /*f*/) : exponents_(in_register(R::C::kExponents)) {}
 
-  __device__ __forceinline__ void reach(int block, int step) {
-    if (step % F::kPeriod != 0) return;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) factors_[i] = R::factors(groups_.scale[i], groups_.zero_point[i], exponents_);
-    groups_.next(block * F::kBlockK + (step + F::kPeriod) * 16 >= groups_.end());
+  // For the factors of a stage's step, if they change with it; and takes those asked for, before its conversion.
+  __device__ __forceinline__ void ask(std::uint32_t factors, int step) {
+    if (step % F::kPeriod == 0) load_factors(asked_, factors + step / F::kPeriod * F::kChangeBytes);
+  }
+  __device__ __forceinline__ void take(int step) {
+    if (step % F::kPeriod == 0) upper_ = widened(asked_[0]), lower_ = widened(asked_[1]);
   }
 
   __device__ __forceinline__ Fragment operator()(const Raw& raw) const {
-    return {{R::pair(raw.pairs[0], factors_[0]), R::pair(raw.pairs[1], factors_[1]), R::pair(raw.pairs[2], factors_[0]),
-             R::pair(raw.pairs[3], factors_[1])}};
+    return {{R::pair(raw.pairs[0], exponents_, upper_), R::pair(raw.pairs[1], exponents_, lower_),
+             R::pair(raw.pairs[2], exponents_, upper_), R::pair(raw.pairs[3], exponents_, lower_)}};
   }
 
  private:
-  Groups& groups_;
   std::uint32_t exponents_;
-  GroupFactors factors_[2];
+  GroupFactors asked_[2];
+  WideFactors upper_, lower_;
 };
 
 }  // namespace octavo::sm90

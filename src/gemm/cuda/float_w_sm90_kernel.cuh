@@ -6,9 +6,11 @@
 //                         the tile's tokens (wgmma), sums in registers; at the end they scale, round and transpose.
 //    one thread           copies boxes of x and w into a ring of stages (TMA). It runs ahead of the products by the whole
 //                         ring, into the next tile too.
+//    two warps            make what weights in groups are converted with, of their scales and zero points, once for all
+//                         threads that multiply, and put it behind the stage's weights.
 //
-//    ring    | x boxes  w box | x boxes  w box | …    full[s]: the boxes of stage s are in
-//                                                     empty[s]: they have been multiplied
+//    ring    | x boxes  w box  factors | x boxes  w box  factors | …    full[s]: stage s is filled
+//                                                                       empty[s]: it has been multiplied
 //
 // Conversion hides behind products: a warpgroup has steps of 16 along K under way while it converts the next ones' weights,
 // or the tensor cores turn to the other warpgroup's. Where few tiles would leave SMs idle, a cluster of CTAs
@@ -16,6 +18,8 @@
 //
 // With groups of kPeriod steps (or a multiple), each period's sums are scaled and added to those of the tile in fp32. Or
 // (kRounded) weights are scaled where they are converted, and rounded to x's type: then nothing interrupts the products.
+// These read shared memory at two thirds of its speed as it is, so whatever else does counts: above all loads that touch a
+// line a thread, as those of scales do.
 //
 // Weights that the kernel before does not write (constant_w) are asked for before the wait for it.
 #pragma once
@@ -34,11 +38,19 @@ template <class F>
 struct FloatWShared {
   std::uint32_t x_box_bytes, stage_bytes, ring, staging, full, empty;
 
-  // Products read kTokens rows of x even where a box holds fewer; what they read instead is not stored.
+  // Products read kTokens rows of x even where a box holds fewer; what they read instead is not stored. Where a cluster
+  // divides K, the ring holds all sums of a tile afterwards.
   __host__ __device__ static int bytes(int x_box, int stages) {
-    return stages * stage_size(x_box) + slack(x_box) + 2 * F::kPieces * kPieceBytes + 2 * stages * 8;
+    return ring_bytes(x_box, stages) + 2 * F::kPieces * kPieceBytes + 2 * stages * 8;
   }
-  __host__ __device__ static int stage_size(int x_box) { return F::kXBoxes * x_box * 128 + F::kWeightBytes; }
+  __host__ __device__ static int ring_bytes(int x_box, int stages) {
+    constexpr int kSumBytes = F::kTokens * kChannels * 4;
+    const int bytes = stages * stage_size(x_box) + slack(x_box);
+    return bytes < kSumBytes ? kSumBytes : bytes;
+  }
+  __host__ __device__ static int stage_size(int x_box) {
+    return F::kXBoxes * x_box * 128 + F::kWeightBytes + F::kFactorBytes;
+  }
   // The last stage's weights are read too.
   __host__ __device__ static int slack(int x_box) {
     const int beyond = (F::kTokens - x_box) * 128 - F::kWeightBytes;
@@ -49,13 +61,15 @@ struct FloatWShared {
     x_box_bytes = a.x_box * 128;
     stage_bytes = stage_size(a.x_box);
     ring = shared_address(memory);
-    staging = ring + a.stages * stage_bytes + slack(a.x_box);
+    staging = ring + ring_bytes(a.x_box, a.stages);
     full = staging + 2 * F::kPieces * kPieceBytes;
     empty = full + a.stages * 8;
   }
 
   __device__ std::uint32_t x(int stage) const { return ring + stage * stage_bytes; }
   __device__ std::uint32_t w(int stage) const { return x(stage) + F::kXBoxes * x_box_bytes; }
+  __device__ std::uint32_t factors(int stage) const { return w(stage) + F::kWeightBytes; }
+  __device__ std::uint32_t copied_bytes() const { return stage_bytes - F::kFactorBytes; }
 };
 
 // The tiles of a CTA and its part of their K, in blocks.
@@ -68,10 +82,9 @@ class FloatWTiles {
         group_m_(a.group_m),
         index_(static_cast<int>(blockIdx.x) / a.split),
         step_(static_cast<int>(gridDim.x) / a.split) {
-    constexpr int kUnitK = F::kUnit * F::kBlockK;
-    const int units = (a.K + kUnitK - 1) / kUnitK, part = static_cast<int>(blockIdx.x) % a.split;
-    begin_ = units * part / a.split * F::kUnit;
-    end_ = units * (part + 1) / a.split * F::kUnit;
+    const int blocks = (a.K + F::kBlockK - 1) / F::kBlockK, part = static_cast<int>(blockIdx.x) % a.split;
+    begin_ = blocks * part / a.split;
+    end_ = blocks * (part + 1) / a.split;
   }
 
   // The next tile's first token and channel. They go down group_m_ tiles, then right.
@@ -113,7 +126,7 @@ __device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const CUte
   const int ahead = any ? min(tiles.end() - tiles.begin(), a.stages) : 0;
   if (!a.constant_w) ptx::wait_for_predecessor();
   for (int i = 0; i < ahead; ++i) {
-    barrier_expect(shared.full + i * 8, shared.stage_bytes);
+    barrier_expect(shared.full + i * 8, shared.copied_bytes());
     copy_w(i, n, tiles.begin() + i);
   }
   ptx::wait_for_predecessor();
@@ -123,9 +136,27 @@ __device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const CUte
   for (int first = tiles.begin() + ahead; any; any = tiles.next(m, n), first = tiles.begin()) {
     for (int block = first; block < tiles.end(); ++block, stage.advance(a.stages)) {
       barrier_wait(shared.empty + stage.index * 8, stage.phase ^ 1);
-      barrier_expect(shared.full + stage.index * 8, shared.stage_bytes);
+      barrier_expect(shared.full + stage.index * 8, shared.copied_bytes());
       copy_x(stage.index, m, block);
       copy_w(stage.index, n, block);
+    }
+  }
+}
+
+// Fills the stages with the factors of groups.
+template <class F>
+__device__ __forceinline__ void make_factors(const FloatWArguments& a, const FloatWShared<F>& shared, int warp, int lane) {
+  FactorMaker<F> factors(a, warp, lane);
+  FloatWTiles<F> tiles(a);
+  Stage stage;
+  if (!a.constant_w) ptx::wait_for_predecessor();
+  for (int m, n; tiles.next(m, n);) {
+    factors.begin(n, tiles.begin() * F::kChanges);
+    for (int block = tiles.begin(); block < tiles.end(); ++block, stage.advance(a.stages)) {
+      barrier_wait(shared.empty + stage.index * 8, stage.phase ^ 1);
+      factors.make(shared.factors(stage.index));
+      __syncwarp();
+      if (lane == 0) barrier_arrive_here(shared.full + stage.index * 8);
     }
   }
 }
@@ -135,112 +166,139 @@ __device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const CUte
 // The sums of a tile with one scale a channel, or of rounded weights: all of a channel's products are added up.
 template <class F>
 __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, const FloatWShared<F>& shared,
-                                                  const FloatWTiles<F>& tiles, Groups& groups, Stage& stage,
+                                                  const FloatWTiles<F>& tiles, const ChannelFactors& channels, Stage& stage,
                                                   float (&sums)[F::kTokens / 2]) {
   constexpr int kBatch = F::kBatch, kBatches = F::kBatches;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const bool tells = thread % 32 == 0;
   const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes>(thread) + warpgroup * 64 * F::kRowBytes;
-  Conversion<F> converted(groups);
+  const std::uint32_t my_factors = first_factors<F>(thread, warpgroup);
+  Conversion<F> converted(channels);
   Fragment fragments[kBatches][kBatch];
-  int previous = -1;
-  for (int block = tiles.begin(); block < tiles.end(); ++block, stage.advance(a.stages)) {
-    // In front of the wait: with 256 tokens the compiler then asks for the next scales a stage before their use.
-    converted.reach(block, 0);
-    barrier_wait(shared.full + stage.index * 8, stage.phase);
-    const std::uint32_t w = shared.w(stage.index) + mine;
-    const std::uint64_t x = tile_descriptor(shared.x(stage.index));
-    Raw raw[kBatch], next[kBatch];
+  // Asks for the batch of a stage that begins with the step `first`.
+  const auto ask = [&](Raw(&to)[kBatch], int index, int first) {
+    converted.ask(shared.factors(index) + my_factors, first);
 #pragma unroll
-    for (int i = 0; i < kBatch; ++i) raw[i] = load_weights<F::kStorage, F::kRowBytes>(w, i);
+    for (int i = 0; i < kBatch; ++i) to[i] = load_weights<F::kStorage, F::kRowBytes>(shared.w(index) + mine, first + i);
+  };
+  const auto release = [&](int index) {
+    if (index >= 0 && tells) barrier_arrive_here(shared.empty + index * 8);
+  };
+  // Converts `raw`, whose factors are taken, and multiplies it. When the batch before whose place it takes is done, so is
+  // the stage `done`.
+  const auto multiply = [&](const Raw(&raw)[kBatch], int index, int first, int done) {
+    Fragment(&f)[kBatch] = fragments[first / kBatch % kBatches];
+    wgmma_wait<kBatches - 1>();
+    if (first == (kBatches - 1) * kBatch) release(done);
 #pragma unroll
-    for (int first = 0; first < F::kSteps; first += kBatch) {
-      Fragment(&f)[kBatch] = fragments[first / kBatch % kBatches];
-      if (first + kBatch < F::kSteps) {
+    for (int i = 0; i < kBatch; ++i) f[i] = converted(raw[i]);
+    fence_registers(sums);
+    wgmma_fence();
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) next[i] = load_weights<F::kStorage, F::kRowBytes>(w, first + kBatch + i);
-      }
-      wgmma_wait<kBatches - 1>();  // those of this batch's registers are done
-      if (first == (kBatches - 1) * kBatch && previous >= 0 && tells) barrier_arrive_here(shared.empty + previous * 8);
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        if (first + i > 0) converted.reach(block, first + i);
-        f[i] = converted(raw[i]);
-      }
-      fence_registers(sums);
-      wgmma_fence();
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        const int step = first + i;
-        const std::uint64_t at = x + (step / 4 * shared.x_box_bytes >> 4) + step % 4 * 2;
-        FloatWgmma<typename F::X, F::kTokens>::multiply(sums, f[i], at, true);
-      }
-      wgmma_commit();
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) raw[i] = next[i];
+    for (int i = 0; i < kBatch; ++i) {
+      const int step = first + i;
+      const std::uint64_t x = tile_descriptor(shared.x(index));
+      const std::uint64_t at = x + (step / 4 * shared.x_box_bytes >> 4) + step % 4 * 2;
+      FloatWgmma<typename F::X, F::kTokens>::multiply(sums, f[i], at, true);
     }
-    previous = stage.index;
+    wgmma_commit();
+  };
+  const auto copy = [](Raw(&to)[kBatch], const Raw(&from)[kBatch]) {
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) to[i] = from[i];
+  };
+  int before = -1;  // the stage in front of the last opened one
+  if constexpr (F::kOpensAhead) {
+    constexpr int kLast = F::kSteps - kBatch;
+    Raw raw[kBatch], next[kBatch];
+    // All of a stage's batches but the last, which waits for the next stage's first one to be asked for.
+    const auto begin = [&] {
+#pragma unroll
+      for (int first = 0; first < kLast; first += kBatch) {
+        converted.take(first);
+        ask(next, stage.index, first + kBatch);
+        multiply(raw, stage.index, first, -1);
+        copy(raw, next);
+      }
+    };
+    if (tiles.begin() == tiles.end()) return;
+    barrier_wait(shared.full + stage.index * 8, stage.phase);
+    ask(raw, stage.index, 0);
+    begin();
+    for (int block = tiles.begin() + 1; block < tiles.end(); ++block) {
+      const int index = stage.index;
+      stage.advance(a.stages);
+      barrier_wait(shared.full + stage.index * 8, stage.phase);
+      converted.take(kLast);
+      ask(next, stage.index, 0);
+      multiply(raw, index, kLast, before);
+      copy(raw, next);
+      before = index;
+      begin();
+    }
+    converted.take(kLast);
+    multiply(raw, stage.index, kLast, before);
+  } else {
+    for (int block = tiles.begin(); block < tiles.end(); ++block, stage.advance(a.stages)) {
+      barrier_wait(shared.full + stage.index * 8, stage.phase);
+      Raw raw[kBatch], next[kBatch];
+      ask(raw, stage.index, 0);
+#pragma unroll
+      for (int first = 0; first < F::kSteps; first += kBatch) {
+        converted.take(first);
+        if (first + kBatch < F::kSteps) ask(next, stage.index, first + kBatch);
+        multiply(raw, stage.index, first, before);
+        copy(raw, next);
+      }
+      before = stage.index;
+    }
   }
   wgmma_wait<0>();
   fence_registers(sums);
-  if (previous >= 0 && tells) barrier_arrive_here(shared.empty + previous * 8);
+  release(F::kOpensAhead ? stage.index : before);
+  if constexpr (F::kOpensAhead) stage.advance(a.stages);
 }
 
-// The same with groups: the weights of a period are converted once and multiplied with kPart tokens after the other, whose
-// sums are scaled and added to those of the tile. Meanwhile the other warpgroup multiplies.
+// The same with groups: each period's sums are scaled and added to those of the tile. Meanwhile the other warpgroup
+// multiplies.
 template <class F>
 __device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const FloatWShared<F>& shared,
-                                                const FloatWTiles<F>& tiles, Groups& groups, Stage& stage,
-                                                float (&sums)[F::kTokens / 2]) {
-  constexpr int kPeriod = F::kPeriod, kPart = F::kPart;
-  constexpr int kPeriods = F::kUnit * F::kSteps / kPeriod;  // of a unit
-  using C = Convert<typename F::X, F::kStorage>;
+                                                const FloatWTiles<F>& tiles, Stage& stage, float (&sums)[F::kTokens / 2]) {
+  constexpr int kPeriod = F::kPeriod;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const bool tells = thread % 32 == 0;
-  const std::uint32_t exponents = in_register(C::kExponents);
+  const std::uint32_t exponents = in_register(Convert<typename F::X, F::kStorage>::kExponents);
   const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes>(thread) + warpgroup * 64 * F::kRowBytes;
-  for (int block = tiles.begin(); block < tiles.end(); block += F::kUnit) {
-    int indices[F::kUnit];
+  const std::uint32_t my_factors = first_factors<F>(thread, warpgroup);
+  for (int block = tiles.begin(); block < tiles.end(); ++block, stage.advance(a.stages)) {
+    barrier_wait(shared.full + stage.index * 8, stage.phase);
+    const std::uint64_t x = tile_descriptor(shared.x(stage.index));
+    const std::uint32_t w = shared.w(stage.index) + mine;
 #pragma unroll
-    for (int i = 0; i < F::kUnit; ++i, stage.advance(a.stages)) {
-      indices[i] = stage.index;
-      barrier_wait(shared.full + stage.index * 8, stage.phase);
-    }
-#pragma unroll
-    for (int period = 0; period < kPeriods; ++period) {
-      const std::uint32_t offset[] = {C::offset(groups.zero_point[0]), C::offset(groups.zero_point[1])};
-      const float scale[] = {groups.scale[0], groups.scale[1]};
+    for (int first = 0; first < F::kSteps; first += kPeriod) {
+      SumFactors factors[2];
+      load_factors(factors, shared.factors(stage.index) + my_factors + first / kPeriod * F::kChangeBytes);
       Fragment fragments[kPeriod];
 #pragma unroll
       for (int i = 0; i < kPeriod; ++i) {
-        const int step = period * kPeriod + i;
-        const Raw raw =
-            load_weights<F::kStorage, F::kRowBytes>(shared.w(indices[step / F::kSteps]) + mine, step % F::kSteps);
-        fragments[i] = convert<typename F::X, F::kStorage>(raw, exponents, offset[0], offset[1]);
+        const Raw raw = load_weights<F::kStorage, F::kRowBytes>(w, first + i);
+        fragments[i] = convert<typename F::X, F::kStorage>(raw, exponents, factors[0].offset, factors[1].offset);
       }
-      groups.next(block * F::kBlockK + (period + 1) * kPeriod * 16 >= groups.end());
+      float partial[F::kTokens / 2];
+      wgmma_fence();
 #pragma unroll
-      for (int part = 0; part < F::kTokens / kPart; ++part) {
-        float partial[kPart / 2];
-        wgmma_fence();
-#pragma unroll
-        for (int i = 0; i < kPeriod; ++i) {
-          const int step = (period * kPeriod + i) % F::kSteps;
-          const std::uint32_t x = shared.x(indices[(period * kPeriod + i) / F::kSteps]);
-          const std::uint64_t at = tile_descriptor(x) + (step / 4 * shared.x_box_bytes >> 4) + step % 4 * 2;
-          FloatWgmma<typename F::X, kPart>::multiply(partial, fragments[i], at + (part * kPart * 128 >> 4), i > 0);
-        }
-        wgmma_commit();
-        wgmma_wait<0>();
-        fence_registers(partial);
-#pragma unroll
-        for (int i = 0; i < kPart / 2; ++i) sums[part * kPart / 2 + i] += partial[i] * scale[i / 2 % 2];
+      for (int i = 0; i < kPeriod; ++i) {
+        const int step = first + i;
+        const std::uint64_t at = x + (step / 4 * shared.x_box_bytes >> 4) + step % 4 * 2;
+        FloatWgmma<typename F::X, F::kTokens>::multiply(partial, fragments[i], at, i > 0);
       }
-    }
-    if (tells) {
+      wgmma_commit();
+      wgmma_wait<0>();
+      fence_registers(partial);
 #pragma unroll
-      for (int i = 0; i < F::kUnit; ++i) barrier_arrive_here(shared.empty + indices[i] * 8);
+      for (int i = 0; i < F::kTokens / 2; ++i) sums[i] += partial[i] * factors[i / 2 % 2].scale;
     }
+    if (tells) barrier_arrive_here(shared.empty + stage.index * 8);
   }
 }
 
@@ -306,11 +364,11 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
   Output<F, kFloat32> out(a, y, shared.staging + warpgroup * F::kPieces * kPieceBytes);
   while (tiles.next(m, n)) {
     const int channels = n + warpgroup * 64, channel = channels + thread / 32 * 16 + thread % 32 / 4;
-    Groups groups(a, channel, channel + 8, tiles.begin() * F::kBlockK);
+    const ChannelFactors factors(a, channel, channel + 8);
     ChannelScaling scaling = {{1, 1}, {0, 0}};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      if constexpr (F::kPeriod == 0) scaling.scale[i] = groups.scale[i];
+      if constexpr (F::kPeriod == 0) scaling.scale[i] = factors.scale[i];
     }
     const auto load_bias = [&] {
       if (a.bias.bias == nullptr) return;
@@ -322,9 +380,9 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
 #pragma unroll
     for (int i = 0; i < F::kTokens / 2; ++i) sums[i] = 0;
     if constexpr (F::kSumsInGroups) {
-      multiply_groups<F>(a, shared, tiles, groups, stage, sums);
+      multiply_groups<F>(a, shared, tiles, stage, sums);
     } else {
-      multiply_channels<F>(a, shared, tiles, groups, stage, sums);
+      multiply_channels<F>(a, shared, tiles, factors, stage, sums);
     }
     ptx::wait_for_predecessor();
     if (!waited) load_bias();
@@ -353,22 +411,26 @@ __global__ void __launch_bounds__(384, 1)
     prefetch_tensor_map(w);
     prefetch_tensor_map(y);
     for (int stage = 0; stage < a.stages; ++stage) {
-      barrier_init(shared.full + stage * 8, 1);
-      barrier_init(shared.empty + stage * 8, 8);  // warps that multiply
+      barrier_init(shared.full + stage * 8, F::kChanges > 0 ? 1 + kFactorWarps : 1);  // who copies, and makes factors
+      barrier_init(shared.empty + stage * 8, 8);                                      // warps that multiply
     }
     barrier_init_fence();
   }
   __syncthreads();
   if (threadIdx.x < 256) {
-    take_registers<232>();
+    take_registers<F::kRegisters>();
     if (a.y_dtype == DType::kFloat32) {
       multiply_tiles<F, true>(a, shared, y, rank);
     } else {
       multiply_tiles<F, false>(a, shared, y, rank);
     }
   } else {
-    give_registers<40>();
+    give_registers<3 * 168 - 2 * F::kRegisters>();
     if (threadIdx.x == 256) copy_blocks<F>(a, x, w, shared);
+    if constexpr (F::kChanges > 0) {
+      const int warp = static_cast<int>(threadIdx.x) / 32 - 9, lane = static_cast<int>(threadIdx.x) % 32;
+      if (warp >= 0 && warp < kFactorWarps) make_factors<F>(a, shared, warp, lane);
+    }
     __syncwarp();
     if (a.split > 1) cluster_sync();
   }

@@ -60,7 +60,7 @@ enum class Scaling : std::uint8_t {
   kRounded,   // the weights, which are rounded then
 };
 
-// Sums of groups are scaled after 64 tokens' products, so that larger tiles than 128 would gain nothing.
+// Sums of groups are for few tokens; of more, weights are rounded.
 template <class X, Storage kStorage, int kPeriod>
 void launch_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
   switch (tile.tokens) {
@@ -69,7 +69,8 @@ void launch_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTil
     case 64:
       return launch_float_w<FloatW<X, kStorage, 64, kPeriod>>(a, s, tile.split);
     case 128:
-      return launch_float_w<FloatW<X, kStorage, 128, kPeriod>>(a, s, tile.split);
+      if constexpr (kPeriod == 0) launch_float_w<FloatW<X, kStorage, 128, 0>>(a, s, tile.split);
+      return;
     case 192:
       if constexpr (kPeriod == 0) launch_float_w<FloatW<X, kStorage, 192, 0>>(a, s, tile.split);
       return;
@@ -88,14 +89,11 @@ void launch_groups(const Arguments& a, const FloatWArguments& s, const FloatWTil
   launch_tokens<X, kStorage, 2>(a, s, tile);
 }
 
-// The same with rounded weights. No tile of 32 tokens: sums are scaled as fast there. Scales change at most once a stage of
-// large tiles, 64 along K, and of small ones, 128.
+// The same with rounded weights. A stage is 64 along K of large tiles, and 128 of small ones.
 template <class X, Storage kStorage, int kPeriod>
 void launch_rounded_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
   constexpr int kInStage = std::min(kPeriod, 4);
   switch (tile.tokens) {
-    case 64:
-      return launch_float_w<FloatW<X, kStorage, 64, kPeriod, true>>(a, s, tile.split);
     case 128:
       return launch_float_w<FloatW<X, kStorage, 128, kPeriod, true>>(a, s, tile.split);
     case 192:
@@ -152,10 +150,10 @@ inline FloatWTile choose(int M, int N, int K, Scaling scaling, int num_sms) {
     double cycles[3];  // of 64 along K, by Scaling; that of a tile that is not made is large
   };
   constexpr Cost kCosts[] = {{32, {320, 390, 1e9}},
-                             {64, {400, 450, 480}},
-                             {128, {600, 690, 670}},
-                             {192, {810, 1e9, 840}},
-                             {256, {1060, 1e9, 1090}}};
+                             {64, {400, 450, 1e9}},
+                             {128, {600, 1e9, 730}},
+                             {192, {810, 1e9, 850}},
+                             {256, {1060, 1e9, 1060}}};
   FloatWTile best = {};
   double least = 1e30;
   for (const Cost& cost : kCosts) {
