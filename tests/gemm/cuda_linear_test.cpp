@@ -2,6 +2,7 @@
 // over awkward shapes, strides, addresses and every format.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <iostream>
@@ -260,7 +261,7 @@ TEST_F(CudaLinear, AwkwardShapes) {
   }
 }
 
-// Every format with both types of x, at each tile's number of tokens.
+// Every format with both types of x, from few tokens to many.
 TEST_F(CudaLinear, EveryFormat) {
   Case c;
   for (const std::int64_t M : {1, 5, 16, 24, 48, 100, 200}) {
@@ -276,6 +277,33 @@ TEST_F(CudaLinear, EveryFormat) {
               c.K = 1184;
               c.x = c.y = x;
               c.bits = bits;
+              c.packed = packed;
+              c.symmetric = symmetric;
+              c.group = group;
+              check(c);
+              if (HasFatalFailure()) return;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Few tokens with short groups, whose scales are copied four at a time (their number is a multiple of four) or one by one.
+TEST_F(CudaLinear, FewTokensWithShortGroups) {
+  Case c;
+  c.N = 264;
+  for (const std::int64_t K : {1024, 640, 480, 1184, 16640}) {
+    for (const std::int64_t M : {1, 2, 3, 4, 5, 8, 16}) {
+      for (const DType x : {DType::kFloat16, DType::kBFloat16}) {
+        for (const bool packed : {true, false}) {
+          for (const std::int64_t group : {32, 64}) {
+            for (const bool symmetric : {true, false}) {
+              c.M = M;
+              c.K = K;
+              c.x = c.y = x;
+              c.bits = packed ? 4 : 8;
               c.packed = packed;
               c.symmetric = symmetric;
               c.group = group;
@@ -334,6 +362,27 @@ TEST_F(CudaLinear, GroupsInLargeTiles) {
           if (HasFatalFailure()) return;
         }
       }
+    }
+  }
+}
+
+// The same where clusters divide K, in the middle of groups and of four groups, and where CTAs have several tiles.
+TEST_F(CudaLinear, GroupsInDividedAndManyLargeTiles) {
+  Case c;
+  int turn = 0;
+  for (const auto& [M, N, K] : {std::array<std::int64_t, 3>{129, 4360, 1280}, {193, 5100, 2816}, {130, 17005, 320}}) {
+    for (const std::int64_t group : {32, 64, 96, 128}) {
+      c.M = M;
+      c.N = N;
+      c.K = K;
+      c.packed = turn % 2 == 0;
+      c.bits = c.packed ? 4 : 8;
+      c.symmetric = turn / 2 % 2 == 0;
+      c.x = c.y = turn % 3 == 0 ? DType::kFloat16 : DType::kBFloat16;
+      c.group = group;
+      ++turn;
+      check(c);
+      if (HasFatalFailure()) return;
     }
   }
 }
@@ -417,7 +466,8 @@ TEST_F(CudaLinear, IsExactWhereOneProductIs) {
           for (std::int64_t g = 0; g < w.scale.view().cols; ++g) {
             w.scale.set(n, g, g % 2 == 0 ? 0.5f : 0.25f);
             if (symmetric) continue;
-            w.zero_point.mut().row<std::uint8_t>(n)[g] = static_cast<std::uint8_t>(packed ? (n + g) % 16 : n + g);
+            // Of nibbles also those above their range, as far as every conversion holds them.
+            w.zero_point.mut().row<std::uint8_t>(n)[g] = static_cast<std::uint8_t>(packed ? (n + g) % 64 : n + g);
           }
         }
         Matrix x(x_dtype, M, K);

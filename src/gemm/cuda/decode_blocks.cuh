@@ -197,7 +197,6 @@ class Blocks {
 #pragma unroll
       for (int i = 0; i < Kind::kUnits; i += 8) {
         const int unit = i + first * 4, group = min(block * Kind::kUnits + unit, groups.last - 3);
-        if (unit >= Kind::kUnits) break;
         cuda::copy16_cached_async(scales + unit * 4, scale + group);
         if (groups.zero_point != nullptr) cuda::copy4_async(zero_points + unit, groups.zero_point_at(n, group), 4);
       }

@@ -92,9 +92,9 @@ struct Convert<__half, kStorage> {
     const std::uint32_t zero = kStorage == Storage::kInt8 ? 128 : static_cast<std::uint32_t>(zero_point);
     return kNibbles ? 0x54006400 + zero * 0x00100001 : 0x64006400 + zero * 0x00010001;
   }
-  // The exponents are bytes 1 and 3 of the offset, which zero points do not reach.
+  // The exponents are bytes 1 and 3 of the offset, of which zero points (of nibbles up to 63) reach the two lowest bits.
   __device__ static std::uint32_t biased(std::uint32_t raw, std::uint32_t offset) {
-    if constexpr (kNibbles) return __byte_perm(raw, offset, 0x7050) & 0xfff0ff0f;
+    if constexpr (kNibbles) return __byte_perm(raw, offset, 0x7050) & 0xfcf0fc0f;
     return __byte_perm(kStorage == Storage::kInt8 ? raw ^ 0x8080 : raw, offset, 0x7150);
   }
   __device__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t /*exponents*/, std::uint32_t offset) {

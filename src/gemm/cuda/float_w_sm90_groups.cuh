@@ -94,8 +94,8 @@ class FactorMaker {
     for (int i = 0; i < 2; ++i) take_next(group_ / 4 + i);
   }
 
-  // A stage's. Channels c and c + 8, which one thread multiplies, stand side by side. Stages have at most four periods, of
-  // which every fourth group begins with a stage.
+  // A stage's. Channels c and c + 8, which one thread multiplies, stand side by side. A stage has one, two or four periods
+  // and begins at a multiple of that, so every fourth group begins with a stage.
   __device__ __forceinline__ void make(std::uint32_t to) {
     static_assert(4 % F::kChanges == 0);
     int group = group_ % 4;
@@ -138,7 +138,7 @@ class FactorMaker {
     asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(to), "r"(first), "r"(second) : "memory");
   }
 
-  // And asks for those behind. Groups past the last are used with no other x than 0.
+  // The next four groups' turn, and asks for the ones behind them. Groups past the last are used with no other x than 0.
   __device__ __forceinline__ void take_next(int four) {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) four_[i] = next_[i];

@@ -40,19 +40,19 @@ struct FloatWShared {
 
   // Products read kTokens rows of x even where a box holds fewer; what they read instead is not stored. Where a cluster
   // divides K, the ring holds all sums of a tile afterwards.
-  __host__ __device__ static int bytes(int x_box, int stages) {
+  __host__ __device__ static constexpr int bytes(int x_box, int stages) {
     return ring_bytes(x_box, stages) + 2 * F::kPieces * kPieceBytes + 2 * stages * 8;
   }
-  __host__ __device__ static int ring_bytes(int x_box, int stages) {
+  __host__ __device__ static constexpr int ring_bytes(int x_box, int stages) {
     constexpr int kSumBytes = F::kTokens * kChannels * 4;
     const int bytes = stages * stage_size(x_box) + slack(x_box);
     return bytes < kSumBytes ? kSumBytes : bytes;
   }
-  __host__ __device__ static int stage_size(int x_box) {
+  __host__ __device__ static constexpr int stage_size(int x_box) {
     return F::kXBoxes * x_box * 128 + F::kWeightBytes + F::kFactorBytes;
   }
   // The last stage's weights are read too.
-  __host__ __device__ static int slack(int x_box) {
+  __host__ __device__ static constexpr int slack(int x_box) {
     const int beyond = (F::kTokens - x_box) * 128 - F::kWeightBytes;
     return beyond > 0 ? (beyond + 1023) / 1024 * 1024 : 0;
   }

@@ -31,6 +31,8 @@ inline int clusters_at_once(int ctas, int num_sms) {
 template <class F>
 void launch_float_w(const Arguments& a, FloatWArguments s, int split) {
   using Shared = FloatWShared<F>;
+  // Three stages, which a kernel that opens one ahead holds at a time. Hopper gives a CTA 227 KB.
+  static_assert(!F::kOpensAhead || Shared::bytes(F::kTokens, 3) <= 227 * 1024);
   const cuda::Gpu* gpu = *cuda::gpu(a.x.device);
   s.split = split;
   s.group_m = std::max(1, 2048 / F::kTokens);
@@ -63,21 +65,18 @@ enum class Scaling : std::uint8_t {
 // Sums of groups are for few tokens; of more, weights are rounded.
 template <class X, Storage kStorage, int kPeriod>
 void launch_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
-  switch (tile.tokens) {
-    case 32:
-      return launch_float_w<FloatW<X, kStorage, 32, kPeriod>>(a, s, tile.split);
-    case 64:
-      return launch_float_w<FloatW<X, kStorage, 64, kPeriod>>(a, s, tile.split);
-    case 128:
-      if constexpr (kPeriod == 0) launch_float_w<FloatW<X, kStorage, 128, 0>>(a, s, tile.split);
-      return;
-    case 192:
-      if constexpr (kPeriod == 0) launch_float_w<FloatW<X, kStorage, 192, 0>>(a, s, tile.split);
-      return;
-    default:
-      if constexpr (kPeriod == 0) launch_float_w<FloatW<X, kStorage, 256, 0>>(a, s, tile.split);
-      return;
+  if constexpr (kPeriod == 0) {
+    switch (tile.tokens) {
+      case 128:
+        return launch_float_w<FloatW<X, kStorage, 128, 0>>(a, s, tile.split);
+      case 192:
+        return launch_float_w<FloatW<X, kStorage, 192, 0>>(a, s, tile.split);
+      case 256:
+        return launch_float_w<FloatW<X, kStorage, 256, 0>>(a, s, tile.split);
+    }
   }
+  if (tile.tokens == 32) return launch_float_w<FloatW<X, kStorage, 32, kPeriod>>(a, s, tile.split);
+  launch_float_w<FloatW<X, kStorage, 64, kPeriod>>(a, s, tile.split);
 }
 
 // Groups of a multiple of 128 weights are scaled by every 128, others by every 64 or 32.
