@@ -18,8 +18,8 @@
 //
 // With groups of kPeriod steps (or a multiple), each period's sums are scaled and added to those of the tile in fp32. Or
 // (kRounded) weights are scaled where they are converted, and rounded to x's type: then nothing interrupts the products.
-// These read shared memory at two thirds of its speed as it is, so whatever else does counts: above all loads that touch a
-// line a thread, as those of scales do.
+// These keep shared memory busy three quarters of the time, with the copies into it, so whatever else is read counts: above
+// all loads from memory that touch a line a thread, as those of scales do.
 //
 // Weights that the kernel before does not write (constant_w) are asked for before the wait for it.
 #pragma once
