@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/cuda_launch.cuh"
+#include "gemm/alignment.h"
 #include "gemm/cuda/decode.cuh"
 #include "gemm/cuda/tensor_map.h"
 
@@ -55,11 +56,8 @@ bool fits(std::int64_t M, std::int64_t K, const WeightFormat& format) {
 // time, also where a row ends.
 template <class Kind, class Weight>
 bool together(const Weight& w, const Groups& groups) {
-  const auto aligned = [](const auto& rows, std::int64_t bytes) {
-    return (reinterpret_cast<std::intptr_t>(rows.data) | rows.stride) % bytes == 0;
-  };
   return Kind::kCopiesTogether && w.format.group_size == Kind::kFlush * Kind::kSlabK && groups.last % 4 == 3 &&
-         aligned(w.scale, 16) && (groups.zero_point == nullptr || aligned(w.zero_point, 4));
+         alignment_of(w.scale) == 16 && (groups.zero_point == nullptr || alignment_of(w.zero_point) >= 4);
 }
 
 // One CTA a multiprocessor. Where x and two stages (or all that a CTA copies) fit beside as much again, the next kernel's
