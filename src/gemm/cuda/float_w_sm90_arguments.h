@@ -18,7 +18,9 @@ struct FloatWArguments {
   bool y_by_copy_engine;  // its map is valid: y, its rows and their lengths are multiples of 16 bytes
   int stages;             // of the ring
   int x_box;              // rows of x that a stage holds
-  int split;              // CTAs, a cluster, among which the K of a tile is divided
+  int cluster;            // CTAs that divide the K of a tile,
+  int part;               // of so many blocks each, or what is left
+  int rounds;             // of tiles that a CTA has for itself, before clusters divide the last ones
   int group_m;            // tiles of tokens that are walked together, so that their boxes stay in the second-level cache
   bool constant_w;
   cuda::Rows<const float> scale;              // a row a channel, or one in all

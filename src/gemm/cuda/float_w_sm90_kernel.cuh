@@ -13,8 +13,8 @@
 //                                                                       empty[s]: it has been multiplied
 //
 // Conversion hides behind products: a warpgroup has steps of 16 along K under way while it converts the next ones' weights,
-// or the tensor cores turn to the other warpgroup's. Where few tiles would leave SMs idle, a cluster of CTAs
-// divides the K of each tile; they add their sums through each other's shared memory, in the order of the CTAs.
+// or the tensor cores turn to the other warpgroup's. Where few tiles would leave SMs idle, in all or in the last round, a
+// cluster of CTAs divides the K of each; they send each other their sums, and add them in the order of the CTAs.
 //
 // With groups of kPeriod steps (or a multiple), each period's sums are scaled and added to those of the tile in fp32. Or
 // (kRounded) weights are scaled where they are converted, and rounded to x's type: then nothing interrupts the products.
@@ -37,14 +37,15 @@ inline constexpr int kMaxFloatWStages = 16;
 template <class F>
 struct FloatWShared {
   std::uint32_t x_box_bytes, stage_bytes, ring, staging, full, empty;
+  std::uint32_t ready, sums;  // barriers: the other CTAs of the cluster take sums, and theirs are there
 
   // Products read kTokens rows of x even where a box holds fewer; what they read instead is not stored. Where a cluster
-  // divides K, the ring holds all sums of a tile afterwards.
+  // divides K, the ring holds all CTAs' sums of a part of the tile afterwards, parts being rounded up.
   __host__ __device__ static constexpr int bytes(int x_box, int stages) {
-    return ring_bytes(x_box, stages) + 2 * F::kPieces * kPieceBytes + 2 * stages * 8;
+    return ring_bytes(x_box, stages) + 2 * F::kPieces * kPieceBytes + 2 * (stages + 1) * 8;
   }
   __host__ __device__ static constexpr int ring_bytes(int x_box, int stages) {
-    constexpr int kSumBytes = F::kTokens * kChannels * 4;
+    constexpr int kSumBytes = (F::kTokens + 3 * 8) * kChannels * 4;
     const int bytes = stages * stage_size(x_box) + slack(x_box);
     return bytes < kSumBytes ? kSumBytes : bytes;
   }
@@ -64,6 +65,8 @@ struct FloatWShared {
     staging = ring + ring_bytes(a.x_box, a.stages);
     full = staging + 2 * F::kPieces * kPieceBytes;
     empty = full + a.stages * 8;
+    ready = empty + a.stages * 8;
+    sums = ready + 8;
   }
 
   __device__ std::uint32_t x(int stage) const { return ring + stage * stage_bytes; }
@@ -72,38 +75,43 @@ struct FloatWShared {
   __device__ std::uint32_t copied_bytes() const { return stage_bytes - F::kFactorBytes; }
 };
 
-// The tiles of a CTA and its part of their K, in blocks.
+// The tiles of a CTA and its part of their K, in blocks: first those it has for itself, then one that its cluster divides.
 template <class F>
 class FloatWTiles {
  public:
-  __device__ explicit FloatWTiles(const FloatWArguments& a)
-      : rows_((a.M + F::kTokens - 1) / F::kTokens),
-        columns_((a.N + kChannels - 1) / kChannels),
-        group_m_(a.group_m),
-        index_(static_cast<int>(blockIdx.x) / a.split),
-        step_(static_cast<int>(gridDim.x) / a.split) {
-    const int blocks = (a.K + F::kBlockK - 1) / F::kBlockK, part = static_cast<int>(blockIdx.x) % a.split;
-    begin_ = blocks * part / a.split;
-    end_ = blocks * (part + 1) / a.split;
-  }
+  __device__ explicit FloatWTiles(const FloatWArguments& a) : a_(a) {}
 
-  // The next tile's first token and channel. They go down group_m_ tiles, then right.
+  // The next tile's first token and channel. They go down group_m tiles, then right.
   __device__ bool next(int& m, int& n) {
-    if (index_ >= rows_ * columns_) return false;
-    const int first = index_ / (group_m_ * columns_) * group_m_;
-    const int height = min(rows_ - first, group_m_);
-    const int rest = index_ - first * columns_;
+    if (round_ > a_.rounds) return false;
+    int index = round_ * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
+    if (round_ == a_.rounds) {
+      index = a_.rounds * static_cast<int>(gridDim.x) + static_cast<int>(cluster_number());
+      begin_ = min(static_cast<int>(cluster_rank()) * a_.part, end_);
+      end_ = min(begin_ + a_.part, end_);
+    }
+    ++round_;
+    if (index >= rows() * columns()) return false;
+    const int first = index / (a_.group_m * columns()) * a_.group_m;
+    const int height = min(rows() - first, a_.group_m);
+    const int rest = index - first * columns();
     m = (first + rest % height) * F::kTokens;
     n = rest / height * kChannels;
-    index_ += step_;
     return true;
   }
+
+  // Whether the cluster divides the one that next() gave.
+  __device__ bool divided() const { return a_.cluster > 1 && round_ > a_.rounds; }
 
   __device__ int begin() const { return begin_; }
   __device__ int end() const { return end_; }
 
  private:
-  int rows_, columns_, group_m_, index_, step_, begin_, end_;
+  __device__ int rows() const { return (a_.M + F::kTokens - 1) / F::kTokens; }
+  __device__ int columns() const { return (a_.N + kChannels - 1) / kChannels; }
+
+  const FloatWArguments& a_;
+  int round_ = 0, begin_ = 0, end_ = (a_.K + F::kBlockK - 1) / F::kBlockK;
 };
 
 // --- Copying ------------------------------------------------------------------------------------------------------------
@@ -165,8 +173,8 @@ __device__ __forceinline__ void make_factors(const FloatWArguments& a, const Flo
 
 // The sums of a tile with one scale a channel, or of rounded weights: all of a channel's products are added up.
 template <class F>
-__device__ __forceinline__ void multiply_channels(const FloatWArguments& a, const FloatWShared<F>& shared,
-                                                  const FloatWTiles<F>& tiles, const ChannelFactors& channels, Stage& stage,
+__device__ __forceinline__ void multiply_channels(const FloatWArguments& a, const FloatWShared<F>& shared, int blocks,
+                                                  const ChannelFactors& channels, Stage& stage,
                                                   float (&sums)[F::kTokens / 2]) {
   constexpr int kBatch = F::kBatch, kBatches = F::kBatches;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
@@ -221,11 +229,11 @@ __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, cons
         copy(raw, next);
       }
     };
-    if (tiles.begin() == tiles.end()) return;
+    if (blocks == 0) return;
     barrier_wait(shared.full + stage.index * 8, stage.phase);
     ask(raw, stage.index, 0);
     begin();
-    for (int block = tiles.begin() + 1; block < tiles.end(); ++block) {
+    for (int block = 1; block < blocks; ++block) {
       const int index = stage.index;
       stage.advance(a.stages);
       barrier_wait(shared.full + stage.index * 8, stage.phase);
@@ -239,7 +247,7 @@ __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, cons
     converted.take(kLast);
     multiply(raw, stage.index, kLast, before);
   } else {
-    for (int block = tiles.begin(); block < tiles.end(); ++block, stage.advance(a.stages)) {
+    for (int block = 0; block < blocks; ++block, stage.advance(a.stages)) {
       barrier_wait(shared.full + stage.index * 8, stage.phase);
       Raw raw[kBatch], next[kBatch];
       ask(raw, stage.index, 0);
@@ -262,15 +270,15 @@ __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, cons
 // The same with groups: each period's sums are scaled and added to those of the tile. Meanwhile the other warpgroup
 // multiplies.
 template <class F>
-__device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const FloatWShared<F>& shared,
-                                                const FloatWTiles<F>& tiles, Stage& stage, float (&sums)[F::kTokens / 2]) {
+__device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const FloatWShared<F>& shared, int blocks,
+                                                Stage& stage, float (&sums)[F::kTokens / 2]) {
   constexpr int kPeriod = F::kPeriod;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const bool tells = thread % 32 == 0;
   const std::uint32_t exponents = in_register(Convert<typename F::X, F::kStorage>::kExponents);
   const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes>(thread) + warpgroup * 64 * F::kRowBytes;
   const std::uint32_t my_factors = first_factors<F>(thread, warpgroup);
-  for (int block = tiles.begin(); block < tiles.end(); ++block, stage.advance(a.stages)) {
+  for (int block = 0; block < blocks; ++block, stage.advance(a.stages)) {
     barrier_wait(shared.full + stage.index * 8, stage.phase);
     const std::uint64_t x = tile_descriptor(shared.x(stage.index));
     const std::uint32_t w = shared.w(stage.index) + mine;
@@ -319,31 +327,56 @@ __device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], 
   }
 }
 
-// The same where a cluster has divided K: each CTA puts its sums where its ring was, and makes y of a part of the tokens.
+// The same where a cluster has divided K: each CTA makes y of a part of the tokens, of which the others send it their sums,
+// to where its ring was.
 template <class F, bool kFloat32>
 __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, const FloatWShared<F>& shared,
                                                   const float (&sums)[F::kTokens / 2], Output<F, kFloat32>& out,
-                                                  const ChannelScaling& scaling, int m, int rank) {
-  const std::uint32_t mine = shared.ring + threadIdx.x * 16;
-  constexpr int kEight = 256 * 16;  // bytes of eight tokens' sums
-  meet(kBoth, 256);                 // both warpgroups have read the ring
-#pragma unroll
-  for (int i = 0; i < F::kTokens / 8; ++i) {
-    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(mine + i * kEight), "f"(sums[4 * i]), "f"(sums[4 * i + 1]),
-                 "f"(sums[4 * i + 2]), "f"(sums[4 * i + 3])
-                 : "memory");
+                                                  const ChannelScaling& scaling, int m) {
+  constexpr int kEights = F::kTokens / 8, kEight = 256 * 16;  // and bytes of eight tokens' sums
+  const int part = (kEights + a.cluster - 1) / a.cluster, rank = static_cast<int>(cluster_rank()), thread = threadIdx.x;
+  const int begin = min(rank * part, kEights), end = min(begin + part, kEights);
+  meet(kBoth, 256);  // both warpgroups have read the ring
+  cluster_wait_begun();
+  if (thread < a.cluster) {
+    if (thread == rank) {
+      barrier_expect(shared.sums, (a.cluster - 1) * (end - begin) * kEight);
+    } else {
+      barrier_arrive_in_cluster(in_cta(shared.ready, thread));
+    }
   }
-  cluster_sync();
-  constexpr int kEights = F::kTokens / 8;
-  const int last = kEights * (rank + 1) / a.split;
-  for (int first = kEights * rank / a.split; first < last; first += Output<F, kFloat32>::kTokens / 8) {
-    const int count = min(last - first, Output<F, kFloat32>::kTokens / 8);
+  barrier_wait(shared.ready, 0);
+  // A part has as many places as the cluster CTAs, in their order.
+  const std::uint32_t mine = shared.ring + thread * 16, of_rank = mine + rank * part * kEight;
+  int cta = 0, left = part;
+  std::uint32_t to = in_cta(of_rank, 0), barrier = in_cta(shared.sums, 0);
+#pragma unroll
+  for (int i = 0; i < kEights; ++i) {
+    const float4 v = {sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]};
+    if (cta == rank) {
+      store_four(of_rank + (i - begin) * kEight, v);
+    } else {
+      send_four(to, v, barrier);
+    }
+    to += kEight;
+    if (--left == 0 && i + 1 < kEights) {
+      left = part;
+      to = in_cta(of_rank, ++cta);
+      barrier = in_cta(shared.sums, cta);
+    }
+  }
+  barrier_wait(shared.sums, 0);
+  constexpr int kAtOnce = Output<F, kFloat32>::kTokens / 8;
+  for (int first = begin; first < end; first += kAtOnce) {
+    const int count = min(end - first, kAtOnce);
     out.begin();
-    for (int i = 0; i < count; ++i) {
-      const std::uint32_t from = mine + (first + i) * kEight;
-      float4 total = load_from_cta(in_cta(from, 0));
-      for (int cta = 1; cta < a.split; ++cta) {
-        const float4 v = load_from_cta(in_cta(from, cta));
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (i >= count) break;
+      const std::uint32_t from = mine + (first - begin + i) * kEight;
+      float4 total = load_four(from);
+      for (int other = 1; other < a.cluster; ++other) {
+        const float4 v = load_four(from + other * part * kEight);
         total = {total.x + v.x, total.y + v.y, total.z + v.z, total.w + v.w};
       }
       out.put(i * 8, scaling.scaled(total));
@@ -353,8 +386,8 @@ __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, cons
 }
 
 template <class F, bool kFloat32>
-__device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const FloatWShared<F>& shared, const CUtensorMap& y,
-                                               int rank) {
+__device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const FloatWShared<F>& shared,
+                                               const CUtensorMap& y) {
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   FloatWTiles<F> tiles(a);
   Stage stage;
@@ -380,18 +413,18 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
 #pragma unroll
     for (int i = 0; i < F::kTokens / 2; ++i) sums[i] = 0;
     if constexpr (F::kSumsInGroups) {
-      multiply_groups<F>(a, shared, tiles, stage, sums);
+      multiply_groups<F>(a, shared, tiles.end() - tiles.begin(), stage, sums);
     } else {
-      multiply_channels<F>(a, shared, tiles, factors, stage, sums);
+      multiply_channels<F>(a, shared, tiles.end() - tiles.begin(), factors, stage, sums);
     }
     ptx::wait_for_predecessor();
     if (!waited) load_bias();
     waited = true;
     out.at(channels);
-    if (a.split == 1) {
+    if (!tiles.divided()) {
       store_sums<F>(sums, out, scaling, m);
     } else {
-      store_shared_sums<F>(a, shared, sums, out, scaling, m, rank);
+      store_shared_sums<F>(a, shared, sums, out, scaling, m);
     }
   }
   ptx::wait_for_predecessor();
@@ -405,7 +438,6 @@ __global__ void __launch_bounds__(384, 1)
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) std::uint8_t memory[];
   const FloatWShared<F> shared(a, memory);
-  const int rank = a.split > 1 ? static_cast<int>(cluster_rank()) : 0;
   if (threadIdx.x == 0) {
     prefetch_tensor_map(x);
     prefetch_tensor_map(w);
@@ -414,15 +446,20 @@ __global__ void __launch_bounds__(384, 1)
       barrier_init(shared.full + stage * 8, F::kChanges > 0 ? 1 + kFactorWarps : 1);  // who copies, and makes factors
       barrier_init(shared.empty + stage * 8, 8);                                      // warps that multiply
     }
+    if (a.cluster > 1) {
+      barrier_init(shared.ready, a.cluster - 1);
+      barrier_init(shared.sums, 1);
+    }
     barrier_init_fence();
   }
   __syncthreads();
+  if (a.cluster > 1) cluster_begun();
   if (threadIdx.x < 256) {
     take_registers<F::kRegisters>();
     if (a.y_dtype == DType::kFloat32) {
-      multiply_tiles<F, true>(a, shared, y, rank);
+      multiply_tiles<F, true>(a, shared, y);
     } else {
-      multiply_tiles<F, false>(a, shared, y, rank);
+      multiply_tiles<F, false>(a, shared, y);
     }
   } else {
     give_registers<3 * 168 - 2 * F::kRegisters>();
@@ -431,11 +468,7 @@ __global__ void __launch_bounds__(384, 1)
       const int warp = static_cast<int>(threadIdx.x) / 32 - 9, lane = static_cast<int>(threadIdx.x) % 32;
       if (warp >= 0 && warp < kFactorWarps) make_factors<F>(a, shared, warp, lane);
     }
-    __syncwarp();
-    if (a.split > 1) cluster_sync();
   }
-  // No CTA leaves while others read its sums.
-  if (a.split > 1) cluster_sync();
 #endif
 }
 

@@ -12,11 +12,12 @@
 
 namespace octavo::sm90 {
 
-// How y is divided: into tiles of so many tokens by kChannels; and among how many CTAs the K of a tile, where there are so
-// few tiles that SMs would be idle.
+// How y is divided: into tiles of so many tokens by kChannels. CTAs have so many rounds of them for themselves; the K of
+// those left over, which are so few that SMs would be idle, is divided among the CTAs of a cluster.
 struct FloatWTile {
   int tokens;
-  int split;
+  int rounds;
+  int cluster;
 };
 
 inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
@@ -29,12 +30,14 @@ inline int clusters_at_once(int ctas, int num_sms) {
 }
 
 template <class F>
-void launch_float_w(const Arguments& a, FloatWArguments s, int split) {
+void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& tile) {
   using Shared = FloatWShared<F>;
   // Three stages, which a kernel that opens one ahead holds at a time. Hopper gives a CTA 227 KB.
   static_assert(!F::kOpensAhead || Shared::bytes(F::kTokens, 3) <= 227 * 1024);
   const cuda::Gpu* gpu = *cuda::gpu(a.x.device);
-  s.split = split;
+  s.rounds = tile.rounds;
+  s.cluster = tile.cluster;
+  s.part = ceil_div(ceil_div(s.K, F::kBlockK), s.cluster);
   s.group_m = std::max(1, 2048 / F::kTokens);
   s.x_box = std::min(F::kTokens, ceil_div(s.M, 8) * 8);
   s.stages = 1;
@@ -49,10 +52,10 @@ void launch_float_w(const Arguments& a, FloatWArguments s, int split) {
     return;
   }
   const int tiles = ceil_div(s.M, F::kTokens) * ceil_div(s.N, kChannels);
-  const int ctas = split > 1 ? tiles * split : std::min(tiles, gpu->num_sms);
+  const int ctas = tile.rounds == 0 ? tiles * tile.cluster : gpu->num_sms / tile.cluster * tile.cluster;
   cuda::launch(float_w_kernel<F>, dim3(static_cast<unsigned>(ctas)), dim3(384),
                static_cast<std::size_t>(Shared::bytes(s.x_box, s.stages)), a.stream,
-               {.cluster = dim3(static_cast<unsigned>(split))}, s, x, w, y);
+               {.cluster = dim3(static_cast<unsigned>(tile.cluster))}, s, x, w, y);
 }
 
 // How the weights of groups are scaled.
@@ -68,15 +71,15 @@ void launch_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTil
   if constexpr (kPeriod == 0) {
     switch (tile.tokens) {
       case 128:
-        return launch_float_w<FloatW<X, kStorage, 128, 0>>(a, s, tile.split);
+        return launch_float_w<FloatW<X, kStorage, 128, 0>>(a, s, tile);
       case 192:
-        return launch_float_w<FloatW<X, kStorage, 192, 0>>(a, s, tile.split);
+        return launch_float_w<FloatW<X, kStorage, 192, 0>>(a, s, tile);
       case 256:
-        return launch_float_w<FloatW<X, kStorage, 256, 0>>(a, s, tile.split);
+        return launch_float_w<FloatW<X, kStorage, 256, 0>>(a, s, tile);
     }
   }
-  if (tile.tokens == 32) return launch_float_w<FloatW<X, kStorage, 32, kPeriod>>(a, s, tile.split);
-  launch_float_w<FloatW<X, kStorage, 64, kPeriod>>(a, s, tile.split);
+  if (tile.tokens == 32) return launch_float_w<FloatW<X, kStorage, 32, kPeriod>>(a, s, tile);
+  launch_float_w<FloatW<X, kStorage, 64, kPeriod>>(a, s, tile);
 }
 
 // Groups of a multiple of 128 weights are scaled by every 128, others by every 64 or 32.
@@ -94,11 +97,11 @@ void launch_rounded_tokens(const Arguments& a, const FloatWArguments& s, const F
   constexpr int kInStage = std::min(kPeriod, 4);
   switch (tile.tokens) {
     case 128:
-      return launch_float_w<FloatW<X, kStorage, 128, kPeriod, true>>(a, s, tile.split);
+      return launch_float_w<FloatW<X, kStorage, 128, kPeriod, true>>(a, s, tile);
     case 192:
-      return launch_float_w<FloatW<X, kStorage, 192, kInStage, true>>(a, s, tile.split);
+      return launch_float_w<FloatW<X, kStorage, 192, kInStage, true>>(a, s, tile);
     default:
-      return launch_float_w<FloatW<X, kStorage, 256, kInStage, true>>(a, s, tile.split);
+      return launch_float_w<FloatW<X, kStorage, 256, kInStage, true>>(a, s, tile);
   }
 }
 
@@ -150,18 +153,21 @@ inline FloatWTile choose(int M, int N, int K, Scaling scaling, int num_sms) {
   };
   constexpr Cost kCosts[] = {{32, {320, 390, 1e9}},
                              {64, {400, 450, 1e9}},
-                             {128, {600, 1e9, 730}},
-                             {192, {810, 1e9, 850}},
+                             {128, {600, 1e9, 750}},
+                             {192, {810, 1e9, 925}},
                              {256, {1060, 1e9, 1060}}};
   FloatWTile best = {};
   double least = 1e30;
   for (const Cost& cost : kCosts) {
     const double products = cost.cycles[static_cast<int>(scaling)] * ceil_div(K, 64), end = 1500 + 18 * cost.tokens;
     const int tiles = ceil_div(M, cost.tokens) * ceil_div(N, kChannels);
-    for (int split = 1; split == 1 || (split <= 4 && tiles <= clusters_at_once(split, num_sms)); ++split) {
-      const double together = split > 1 ? split * (800 + 9 * cost.tokens) : 0;
-      const double cycles = ceil_div(tiles, num_sms / split) * (products / split + end) + together;
-      if (cycles < least) least = cycles, best = {cost.tokens, split};
+    for (int cluster = 1; cluster <= 4; ++cluster) {
+      const int ctas = num_sms / cluster * cluster, rounds = tiles / ctas, left = tiles % ctas;
+      if (left > clusters_at_once(cluster, num_sms) || (rounds > 0 && cluster > 2)) continue;
+      const double together = cluster > 1 ? cluster * (100 + 5 * cost.tokens) : 0;
+      const double last = left > 0 ? products / cluster + end + together : 0;
+      const double cycles = rounds * (products + end) + last;
+      if (cycles < least) least = cycles, best = {cost.tokens, rounds, cluster};
     }
   }
   return best;

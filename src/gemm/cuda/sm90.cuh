@@ -21,10 +21,24 @@ __device__ __forceinline__ std::uint32_t cluster_rank() {
   return rank;
 }
 
-// A barrier of all threads of the cluster, which orders what they did before.
-__device__ __forceinline__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+// Among the clusters of the grid, which go along x.
+__device__ __forceinline__ std::uint32_t cluster_number() {
+  std::uint32_t number;
+  asm volatile("mov.u32 %0, %%clusterid.x;" : "=r"(number));
+  return number;
 }
+
+// The same place in shared memory of a CTA of the cluster.
+__device__ __forceinline__ std::uint32_t in_cta(std::uint32_t address, std::uint32_t cta) {
+  std::uint32_t there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(cta));
+  return there;
+}
+
+// All threads of a cluster say that their CTA has begun, and initialized its barriers; who uses those of another CTA waits
+// for that before.
+__device__ __forceinline__ void cluster_begun() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait_begun() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 
 // --- Barriers in shared memory (mbarrier): a phase ends when `count` arrivals and all announced bytes are in ------------
 
@@ -42,6 +56,11 @@ __device__ __forceinline__ void barrier_expect(std::uint32_t barrier, std::uint3
 // Arrives at a barrier of this CTA.
 __device__ __forceinline__ void barrier_arrive_here(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+// The same at a barrier of a CTA of the cluster, by in_cta().
+__device__ __forceinline__ void barrier_arrive_in_cluster(std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 // Waits until the phase of this parity has ended.

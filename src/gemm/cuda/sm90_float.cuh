@@ -82,19 +82,23 @@ __device__ __forceinline__ void store_transposed(std::uint32_t to, std::uint32_t
                : "memory");
 }
 
-// Shared memory of a CTA of the cluster.
-__device__ __forceinline__ std::uint32_t in_cta(std::uint32_t address, std::uint32_t cta) {
-  std::uint32_t there;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(cta));
-  return there;
+__device__ __forceinline__ void store_four(std::uint32_t to, float4 v) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
 }
-__device__ __forceinline__ float4 load_from_cta(std::uint32_t address) {
+__device__ __forceinline__ float4 load_four(std::uint32_t from) {
   float4 v;
-  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
                : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "r"(address)
+               : "r"(from)
                : "memory");
   return v;
+}
+
+// Stores to a CTA of the cluster, and tells a barrier there, by in_cta() both.
+__device__ __forceinline__ void send_four(std::uint32_t to, float4 v, std::uint32_t barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+               "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier)
+               : "memory");
 }
 
 }  // namespace octavo::sm90
