@@ -31,8 +31,9 @@ SCHEMES = ("w8a16", "w4a16-g128", "w4a16-g32", "w4a16-g128-asym")
 DTYPES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 COLORS = dict(zip(SCHEMES, ("#1b7f5c", "#2c5f9e", "#8db4e2", "#b58b2a"), strict=True))
 BASE = "cublas_fp16"
-# qkv, output, gate and up, down of Llama-3-8B.
+# qkv, output, gate and up, down of Llama-3-8B; so many layers in a graph, as in a model's.
 CHAIN = [(6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336)]
+CHAIN_LAYERS = 16
 CHAIN_SCHEMES = ("w8a16", "w4a16-g128", "w8a8")
 
 
@@ -184,8 +185,8 @@ def chain(repeats: int) -> list[dict]:
 
     us = compare(
         {
-            name: (rotating(lambda i, all_layers=all_layers: run(all_layers[i]), len(all_layers)), len(all_layers))
-            for name, all_layers in made.items()
+            name: (rotating(lambda i, copies=made_of: run(copies[i % len(copies)]), CHAIN_LAYERS), CHAIN_LAYERS)
+            for name, made_of in made.items()
         },
         repeats,
     )

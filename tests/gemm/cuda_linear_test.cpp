@@ -245,22 +245,22 @@ TEST_F(CudaLinear, EveryFormat) {
 TEST_F(CudaLinear, FewTokensWithShortGroups) {
   Case c;
   c.N = 264;
+  int turn = 0;
   for (const std::int64_t K : {1024, 640, 480, 1184, 16640}) {
     for (const std::int64_t M : {1, 2, 3, 4, 5, 8, 16}) {
-      for (const DType x : {DType::kFloat16, DType::kBFloat16}) {
-        for (const bool packed : {true, false}) {
-          for (const std::int64_t group : {32, 64}) {
-            for (const bool symmetric : {true, false}) {
-              c.M = M;
-              c.K = K;
-              c.x = c.y = x;
-              c.bits = packed ? 4 : 8;
-              c.packed = packed;
-              c.symmetric = symmetric;
-              c.group = group;
-              check(c);
-              if (HasFatalFailure()) return;
-            }
+      for (const bool packed : {true, false}) {
+        for (const std::int64_t group : {32, 64}) {
+          for (const bool symmetric : {true, false}) {
+            c.M = M;
+            c.K = K;
+            c.x = c.y = turn / 8 % 2 == 0 ? DType::kFloat16 : DType::kBFloat16;
+            c.bits = packed ? 4 : 8;
+            c.packed = packed;
+            c.symmetric = symmetric;
+            c.group = group;
+            ++turn;
+            check(c);
+            if (HasFatalFailure()) return;
           }
         }
       }
@@ -334,6 +334,32 @@ TEST_F(CudaLinear, GroupsInDividedAndManyLargeTiles) {
       ++turn;
       check(c);
       if (HasFatalFailure()) return;
+    }
+  }
+}
+
+// One tile more than 132 SMs take in a round, of every size: a cluster divides it.
+TEST_F(CudaLinear, LastRoundsAreDivided) {
+  Case c;
+  c.K = 416;
+  int turn = 0;
+  for (const std::int64_t M : {30, 60, 120, 180, 250}) {
+    for (const std::int64_t N : {17005, 17024}) {
+      for (const std::int64_t group : {kPerChannel, std::int64_t{32}}) {
+        c.M = M;
+        c.N = N;
+        c.group = group;
+        c.x = turn % 3 == 0 ? DType::kFloat16 : DType::kBFloat16;
+        c.y = turn % 4 == 0 ? DType::kFloat32 : c.x;
+        c.packed = turn / 2 % 2 == 0;
+        c.bits = c.packed ? 4 : 8;
+        c.symmetric = turn % 5 < 3;
+        c.bias.reset();
+        if (turn % 2 == 0) c.bias = c.x;
+        ++turn;
+        check(c);
+        if (HasFatalFailure()) return;
+      }
     }
   }
 }
