@@ -40,14 +40,17 @@ class DeviceMemory {
   Device device() const { return device_; }
 
   void upload(const void* from, std::size_t bytes, std::size_t offset = 0) {
+    const cuda::DeviceGuard guard(device_);
     require_success(cudaMemcpy(at(offset), from, bytes, cudaMemcpyHostToDevice));
     require_success(cudaDeviceSynchronize());  // streams of their own do not wait for the default one
   }
   void fill(int byte, std::size_t bytes) {
+    const cuda::DeviceGuard guard(device_);
     require_success(cudaMemset(data_, byte, bytes));
     require_success(cudaDeviceSynchronize());
   }
   std::vector<std::byte> download(std::size_t bytes) const {
+    const cuda::DeviceGuard guard(device_);
     std::vector<std::byte> out(bytes);
     require_success(cudaMemcpy(out.data(), data_, bytes, cudaMemcpyDeviceToHost));
     return out;
@@ -77,6 +80,7 @@ class DeviceMatrix {
       : DeviceMatrix(host.dtype, host.rows, host.cols, gap, offset, device) {
     const auto width = static_cast<std::size_t>(row_bytes(host.dtype, host.cols));
     if (host.empty()) return;
+    const cuda::DeviceGuard guard(device);
     require_success(cudaMemcpy2D(view_.data, static_cast<std::size_t>(view_.stride), host.data,
                                  static_cast<std::size_t>(host.stride), width, static_cast<std::size_t>(host.rows),
                                  cudaMemcpyHostToDevice));

@@ -44,8 +44,9 @@ struct FloatW {
   using Factors = std::conditional_t<kRounded, GroupFactors, SumFactors>;
   static constexpr int kChangeBytes = kChannels * static_cast<int>(sizeof(Factors));
   static constexpr int kFactorBytes = kChanges * kChangeBytes;
-  // Of a thread that multiplies. Others have what is left of three times 168.
-  static constexpr int kRegisters = kPeriod == 0 ? 232 : 200;
+  // Of a thread that multiplies. Others have what is left of three times 168, of which those that make factors need 88. (The
+  // compiler orders instructions by it. More for longer groups, or fewer tokens, were no faster.)
+  static constexpr int kRegisters = kPeriod == 0 ? 232 : kPeriod == 2 && kTokens > 128 ? 208 : 200;
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
   static constexpr bool kLargeStages = !kNibbles && kRounded;
   static constexpr int kPieces = (kTokens > 128 ? 4 : 2) - (kLargeStages ? 1 : 0);  // such that four stages fit beside them
