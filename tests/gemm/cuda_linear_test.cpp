@@ -11,6 +11,7 @@
 
 #include "core/cuda.h"
 #include "device_memory.h"
+#include "divided_rounds.h"
 #include "exact_linear.h"
 #include "gemm/check.h"
 #include "gemm/cuda/float_w_sm90.h"
@@ -338,28 +339,26 @@ TEST_F(CudaLinear, GroupsInDividedAndManyLargeTiles) {
   }
 }
 
-// One tile more than 132 SMs take in a round, of every size: a cluster divides it.
+// Whole rounds of tiles, and a last one that clusters divide, on 132 SMs: of every size of tile.
 TEST_F(CudaLinear, LastRoundsAreDivided) {
   Case c;
-  c.K = 416;
+  c.K = test::kDividedK;
   int turn = 0;
-  for (const std::int64_t M : {30, 60, 120, 180, 250}) {
-    for (const std::int64_t N : {17005, 17024}) {
-      for (const std::int64_t group : {kPerChannel, std::int64_t{32}}) {
-        c.M = M;
-        c.N = N;
-        c.group = group;
-        c.x = turn % 3 == 0 ? DType::kFloat16 : DType::kBFloat16;
-        c.y = turn % 4 == 0 ? DType::kFloat32 : c.x;
-        c.packed = turn / 2 % 2 == 0;
-        c.bits = c.packed ? 4 : 8;
-        c.symmetric = turn % 5 < 3;
-        c.bias.reset();
-        if (turn % 2 == 0) c.bias = c.x;
-        ++turn;
-        check(c);
-        if (HasFatalFailure()) return;
-      }
+  for (const auto& [M, N, tokens] : test::kDividedRounds) {
+    for (const std::int64_t group : {kPerChannel, std::int64_t{32}, std::int64_t{64}}) {
+      c.M = M;
+      c.N = N;
+      c.group = group;
+      c.x = turn / 3 % 2 == 0 ? DType::kFloat16 : DType::kBFloat16;
+      c.y = turn % 4 == 0 ? DType::kFloat32 : c.x;
+      c.packed = turn % 2 == 0;
+      c.bits = c.packed ? 4 : 8;
+      c.symmetric = turn % 5 < 3;
+      c.bias.reset();
+      if (turn % 2 == 0) c.bias = c.x;
+      ++turn;
+      check(c);
+      if (HasFatalFailure()) return;
     }
   }
 }

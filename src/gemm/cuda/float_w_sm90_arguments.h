@@ -5,10 +5,9 @@
 
 #include "core/rows.cuh"
 #include "gemm/cuda/epilogue.cuh"
+#include "gemm/cuda/float_w_sm90_tile.h"
 
 namespace octavo::sm90 {
-
-inline constexpr int kChannels = 128;  // of a tile: two warpgroups have 64 each
 
 struct FloatWArguments {
   int M, N, K;

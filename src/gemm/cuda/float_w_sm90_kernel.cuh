@@ -75,7 +75,7 @@ struct FloatWShared {
   __device__ std::uint32_t copied_bytes() const { return stage_bytes - F::kFactorBytes; }
 };
 
-// The tiles of a CTA and its part of their K, in blocks: first those it has for itself, then one that its cluster divides.
+// The tiles of a CTA and its part of their K, in blocks: first those it has for itself, then one that its cluster takes.
 template <class F>
 class FloatWTiles {
  public:

@@ -1,4 +1,4 @@
-// Which tile a weight-only product on Hopper takes, and its launch.
+// Launching the weight-only kernel of Hopper.
 #pragma once
 
 #include <algorithm>
@@ -8,26 +8,10 @@
 #include "gemm/alignment.h"
 #include "gemm/cuda/float_w_sm90.h"
 #include "gemm/cuda/float_w_sm90_kernel.cuh"
+#include "gemm/cuda/float_w_sm90_tile.h"
 #include "gemm/cuda/tensor_map.h"
 
 namespace octavo::sm90 {
-
-// How y is divided: into tiles of so many tokens by kChannels. CTAs have so many rounds of them for themselves; the K of
-// those left over, which are so few that SMs would be idle, is divided among the CTAs of a cluster.
-struct FloatWTile {
-  int tokens;
-  int rounds;
-  int cluster;
-};
-
-inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
-
-// How many clusters of so many CTAs, each of which takes an SM, run at a time: 66, 39 and 30 of 2, 3 and 4 on the 132 SMs of
-// an H200, whose clusters lie within groups of 16 or 18.
-inline int clusters_at_once(int ctas, int num_sms) {
-  constexpr int kPercent[] = {100, 100, 89, 91};
-  return num_sms * kPercent[ctas - 1] / 100 / ctas;
-}
 
 template <class F>
 void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& tile) {
@@ -57,13 +41,6 @@ void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& til
                static_cast<std::size_t>(Shared::bytes(s.x_box, s.stages)), a.stream,
                {.cluster = dim3(static_cast<unsigned>(tile.cluster))}, s, x, w, y);
 }
-
-// How the weights of groups are scaled.
-enum class Scaling : std::uint8_t {
-  kChannels,  // there are no groups
-  kSums,      // the sums of each group
-  kRounded,   // the weights, which are rounded then
-};
 
 // Sums of groups are for few tokens; of more, weights are rounded.
 template <class X, Storage kStorage, int kPeriod>
@@ -142,35 +119,6 @@ inline FloatWArguments float_w_arguments(const Arguments& a) {
   s.group_size = a.w.format.group_size > 0 && a.w.format.group_size < s.K ? static_cast<int>(a.w.format.group_size) : 0;
   s.bias = cuda::epilogue_of(a);
   return s;
-}
-
-// The tile that takes the least time, in cycles of an SM. Fitted to every tile's and division's times on an H200,
-// those with rounded weights on an H100.
-inline FloatWTile choose(int M, int N, int K, Scaling scaling, int num_sms) {
-  struct Cost {
-    int tokens;
-    double cycles[3];  // of 64 along K, by Scaling; that of a tile that is not made is large
-  };
-  constexpr Cost kCosts[] = {{32, {320, 390, 1e9}},
-                             {64, {400, 450, 1e9}},
-                             {128, {600, 1e9, 750}},
-                             {192, {810, 1e9, 925}},
-                             {256, {1060, 1e9, 1060}}};
-  FloatWTile best = {};
-  double least = 1e30;
-  for (const Cost& cost : kCosts) {
-    const double products = cost.cycles[static_cast<int>(scaling)] * ceil_div(K, 64), end = 1500 + 18 * cost.tokens;
-    const int tiles = ceil_div(M, cost.tokens) * ceil_div(N, kChannels);
-    for (int cluster = 1; cluster <= 4; ++cluster) {
-      const int ctas = num_sms / cluster * cluster, rounds = tiles / ctas, left = tiles % ctas;
-      if (left > clusters_at_once(cluster, num_sms) || (rounds > 0 && cluster > 2)) continue;
-      const double together = cluster > 1 ? cluster * (100 + 5 * cost.tokens) : 0;
-      const double last = left > 0 ? products / cluster + end + together : 0;
-      const double cycles = rounds * (products + end) + last;
-      if (cycles < least) least = cycles, best = {cost.tokens, rounds, cluster};
-    }
-  }
-  return best;
 }
 
 inline FloatWTile choose(const Arguments& a, const FloatWArguments& s, Scaling scaling) {

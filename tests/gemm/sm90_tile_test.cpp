@@ -1,0 +1,63 @@
+// Which tile the weight-only kernel of Hopper takes.
+#include <gtest/gtest.h>
+
+#include "divided_rounds.h"
+#include "gemm/cuda/float_w_sm90_tile.h"
+
+namespace octavo {
+namespace {
+
+using sm90::choose;
+using sm90::FloatWTile;
+using sm90::Scaling;
+
+int tiles(int M, int N, const FloatWTile& tile) {
+  return sm90::ceil_div(M, tile.tokens) * sm90::ceil_div(N, sm90::kChannels);
+}
+
+// All tiles are taken, by clusters that run at a time.
+TEST(Sm90Tile, RoundsAndClustersTakeAllTiles) {
+  for (const int sms : {1, 2, 3, 7, 16, 78, 114, 131, 132}) {
+    for (const Scaling scaling : {Scaling::kChannels, Scaling::kSums, Scaling::kRounded}) {
+      for (const int M : {1, 33, 100, 512, 1024, 3000}) {
+        for (const int N : {1, 4096, 11008, 14336, 17005}) {
+          for (const int K : {32, 416, 4096}) {
+            const FloatWTile t = choose(M, N, K, scaling, sms);
+            ASSERT_GT(t.tokens, 0) << sms << ' ' << M << ' ' << N << ' ' << K;
+            const int left = tiles(M, N, t) - t.rounds * (sms / t.cluster * t.cluster);
+            EXPECT_GE(left, t.cluster > 1 ? 1 : 0);
+            EXPECT_LE(left, sm90::clusters_at_once(t.cluster, sms));
+            EXPECT_TRUE(t.rounds == 0 || t.cluster <= 2);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Sm90Tile, ClustersDivideWhatSmsWouldBeIdleFor) {
+  const auto expect = [](const FloatWTile& found, const FloatWTile& expected) {
+    EXPECT_EQ(found.tokens, expected.tokens);
+    EXPECT_EQ(found.rounds, expected.rounds);
+    EXPECT_EQ(found.cluster, expected.cluster);
+  };
+  expect(choose(64, 4096, 4096, Scaling::kChannels, 132), {64, 0, 3});      // 32 tiles
+  expect(choose(1024, 14336, 4096, Scaling::kRounded, 132), {256, 3, 2});   // 448: 52 are left
+  expect(choose(1024, 11008, 4096, Scaling::kChannels, 132), {256, 2, 1});  // 344: 80 are left
+}
+
+// What the GPU's tests count on.
+TEST(Sm90Tile, LastRoundsOfTests) {
+  for (const auto& [M, N, tokens] : test::kDividedRounds) {
+    for (const Scaling scaling : {Scaling::kChannels, Scaling::kRounded}) {
+      if (scaling == Scaling::kRounded && M < 65) continue;
+      const FloatWTile t = choose(M, N, test::kDividedK, scaling, 132);
+      EXPECT_EQ(t.tokens, tokens) << M;
+      EXPECT_GT(t.rounds, 0) << M;
+      EXPECT_EQ(t.cluster, 2) << M;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace octavo
