@@ -185,8 +185,11 @@ def chain(repeats: int) -> list[dict]:
 
     us = compare(
         {
-            name: (rotating(lambda i, copies=made_of: run(copies[i % len(copies)]), CHAIN_LAYERS), CHAIN_LAYERS)
-            for name, made_of in made.items()
+            name: (
+                rotating(lambda i, layers_of=layers_of: run(layers_of[i % len(layers_of)]), CHAIN_LAYERS),
+                CHAIN_LAYERS,
+            )
+            for name, layers_of in made.items()
         },
         repeats,
     )

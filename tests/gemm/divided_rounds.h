@@ -2,8 +2,6 @@
 // Hopper.
 #pragma once
 
-#include "gemm/cuda/float_w_sm90_tile.h"
-
 namespace octavo::test {
 
 struct DividedRound {
