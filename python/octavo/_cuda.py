@@ -124,11 +124,13 @@ COMPOSED = {
 IN_LIBRARY = (
     *("dequantize", "linear", "linear_w8a8", "linear_w8a8_static", "matmul", "quantize", "quantize_per_token"),
     *("quantize_static", "scaled_mm", "rms_norm_quantize", "add_rms_norm_quantize", "silu_mul_quantize"),
+    *("rms_norm", "add_rms_norm", "silu_mul"),
 )
 
 THROUGH_CPU = [
     *("quantize", "linear_w8a8_static", "linear_w4a8", "linear_llm_int8"),
     *("quantize_static", "rms_norm_quantize", "add_rms_norm_quantize", "silu_mul_quantize"),
+    *("rms_norm", "add_rms_norm", "silu_mul"),
     # Packed weights are the CPU's; that they meet CUDA tensors is not meant to happen.
     *("pack_weight", "unpack_weight", "dequantize_packed"),
     *(

@@ -147,6 +147,21 @@ def _(gate, up):
     return _fake_rows(gate, gate.shape[-1] // 2 if up is None else gate.shape[-1])
 
 
+@torch.library.register_fake("octavo::rms_norm")
+def _(x, weight, eps):
+    return x.new_empty(x.shape)
+
+
+@torch.library.register_fake("octavo::add_rms_norm")
+def _(x, residual, weight, eps):
+    return x.new_empty(x.shape), x.new_empty(x.shape)
+
+
+@torch.library.register_fake("octavo::silu_mul")
+def _(gate, up):
+    return gate.new_empty((*gate.shape[:-1], gate.shape[-1] // 2 if up is None else gate.shape[-1]))
+
+
 @torch.library.register_fake("octavo::linear")
 def _(x, q, scale, zero_point, bias, num_bits, group_size, packed):
     return x.new_empty((*x.shape[:-1], q.shape[0]))

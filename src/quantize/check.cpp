@@ -161,9 +161,8 @@ Status check_static_scale(float scale) {
   return invalid("the scale is {}; it must be finite and greater than 0", scale);
 }
 
-Status check_rms_norm(const MatrixView& x, const MatrixView& weight, float eps, const MutableMatrixView& q,
-                      const MutableMatrixView& scale) {
-  OCTAVO_RETURN_IF_ERROR(check_per_token(x, kPerChannel, q, scale));
+Status check_rms_norm(const MatrixView& x, const MatrixView& weight, float eps) {
+  OCTAVO_RETURN_IF_ERROR(check_float(x, "x", x.device));
   OCTAVO_RETURN_IF_ERROR(check_on(x.device, weight, "weight"));
   OCTAVO_RETURN_IF_ERROR(check_dtype(weight, "weight", x.dtype));
   OCTAVO_RETURN_IF_ERROR(check_shape(weight, "weight", 1, x.cols));
@@ -176,12 +175,12 @@ Status check_add(const MatrixView& x, const MatrixView& residual, const MutableM
   return check_like(x, as_const(sum), "sum");
 }
 
-Status check_silu_mul(const MatrixView& gate, const MatrixView& up, const MutableMatrixView& q,
-                      const MutableMatrixView& scale) {
+Status check_silu_mul(const MatrixView& gate, const MatrixView& up) {
   OCTAVO_RETURN_IF_ERROR(check_float(gate, "gate", gate.device));
-  OCTAVO_RETURN_IF_ERROR(check_like(gate, up, "up"));
-  return check_per_token(gate, kPerChannel, q, scale);
+  return check_like(gate, up, "up");
 }
+
+Status check_rounded(const MatrixView& x, const MutableMatrixView& y) { return check_like(x, as_const(y), "y"); }
 
 Status not_finite(const MatrixView& w, std::int64_t n, std::int64_t first_row) {
   for (std::int64_t k = 0; k < w.cols; ++k) {

@@ -14,12 +14,11 @@ Status check_per_token(const MatrixView& x, std::int64_t group_size, const Mutab
 Status check_static(const MatrixView& x, const MatrixView& scale, const MutableMatrixView& q);
 Status check_static_scale(float scale);  // finite and greater than 0
 
-// Of the fused quantizations.
-Status check_rms_norm(const MatrixView& x, const MatrixView& weight, float eps, const MutableMatrixView& q,
-                      const MutableMatrixView& scale);
+// Of octavo/fused.h's functions: their inputs, and where results that are not quantized go.
+Status check_rms_norm(const MatrixView& x, const MatrixView& weight, float eps);
 Status check_add(const MatrixView& x, const MatrixView& residual, const MutableMatrixView& sum);
-Status check_silu_mul(const MatrixView& gate, const MatrixView& up, const MutableMatrixView& q,
-                      const MutableMatrixView& scale);
+Status check_silu_mul(const MatrixView& gate, const MatrixView& up);
+Status check_rounded(const MatrixView& x, const MutableMatrixView& y);
 
 // Whether q, scale and zero_point of w agree with its format.
 Status check_weight(const QuantizedWeight& w, const Device& device = {});

@@ -28,7 +28,8 @@ Status quantize_static(const MatrixView& x, const MatrixView& scale, const Mutab
 Status rms_norm_quantize(const MatrixView& x, const MatrixView& weight, float eps, const MutableMatrixView& q,
                          const MutableMatrixView& scale, Stream stream) {
   OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
-  OCTAVO_RETURN_IF_ERROR(check_rms_norm(x, weight, eps, q, scale));
+  OCTAVO_RETURN_IF_ERROR(check_rms_norm(x, weight, eps));
+  OCTAVO_RETURN_IF_ERROR(check_per_token(x, kPerChannel, q, scale));
   if (scale.empty()) return {};
   return cuda::on_device(x.device, [&] { cuda_rms_norm_quantize(x, {}, weight, eps, {}, q, scale, stream); });
 }
@@ -37,7 +38,8 @@ Status add_rms_norm_quantize(const MatrixView& x, const MatrixView& residual, co
                              const MutableMatrixView& sum, const MutableMatrixView& q, const MutableMatrixView& scale,
                              Stream stream) {
   OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
-  OCTAVO_RETURN_IF_ERROR(check_rms_norm(x, weight, eps, q, scale));
+  OCTAVO_RETURN_IF_ERROR(check_rms_norm(x, weight, eps));
+  OCTAVO_RETURN_IF_ERROR(check_per_token(x, kPerChannel, q, scale));
   OCTAVO_RETURN_IF_ERROR(check_add(x, residual, sum));
   if (scale.empty()) return {};
   return cuda::on_device(x.device, [&] { cuda_rms_norm_quantize(x, residual, weight, eps, sum, q, scale, stream); });
@@ -46,9 +48,36 @@ Status add_rms_norm_quantize(const MatrixView& x, const MatrixView& residual, co
 Status silu_mul_quantize(const MatrixView& gate, const MatrixView& up, const MutableMatrixView& q,
                          const MutableMatrixView& scale, Stream stream) {
   OCTAVO_RETURN_IF_ERROR(check_on_cuda(gate, "gate"));
-  OCTAVO_RETURN_IF_ERROR(check_silu_mul(gate, up, q, scale));
+  OCTAVO_RETURN_IF_ERROR(check_silu_mul(gate, up));
+  OCTAVO_RETURN_IF_ERROR(check_per_token(gate, kPerChannel, q, scale));
   if (scale.empty()) return {};
   return cuda::on_device(gate.device, [&] { cuda_silu_mul_quantize(gate, up, q, scale, stream); });
+}
+
+Status rms_norm(const MatrixView& x, const MatrixView& weight, float eps, const MutableMatrixView& y, Stream stream) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_rms_norm(x, weight, eps));
+  OCTAVO_RETURN_IF_ERROR(check_rounded(x, y));
+  if (y.empty()) return {};
+  return cuda::on_device(x.device, [&] { cuda_rms_norm(x, {}, weight, eps, {}, y, stream); });
+}
+
+Status add_rms_norm(const MatrixView& x, const MatrixView& residual, const MatrixView& weight, float eps,
+                    const MutableMatrixView& sum, const MutableMatrixView& y, Stream stream) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(x, "x"));
+  OCTAVO_RETURN_IF_ERROR(check_rms_norm(x, weight, eps));
+  OCTAVO_RETURN_IF_ERROR(check_add(x, residual, sum));
+  OCTAVO_RETURN_IF_ERROR(check_rounded(x, y));
+  if (y.empty()) return {};
+  return cuda::on_device(x.device, [&] { cuda_rms_norm(x, residual, weight, eps, sum, y, stream); });
+}
+
+Status silu_mul(const MatrixView& gate, const MatrixView& up, const MutableMatrixView& y, Stream stream) {
+  OCTAVO_RETURN_IF_ERROR(check_on_cuda(gate, "gate"));
+  OCTAVO_RETURN_IF_ERROR(check_silu_mul(gate, up));
+  OCTAVO_RETURN_IF_ERROR(check_rounded(gate, y));
+  if (y.empty()) return {};
+  return cuda::on_device(gate.device, [&] { cuda_silu_mul(gate, up, y, stream); });
 }
 
 Status quantize(const MatrixView& w, const QuantizeOptions& options, const MutableQuantizedWeight& out, Stream stream) {

@@ -1,5 +1,4 @@
-// Quantizations that stand in front of a product, each the same code on the CPU and on CUDA: octavo/fused.h, and static
-// scales.
+// What stands in front of a product, each the same code on the CPU and on CUDA: octavo/fused.h, and static scales.
 #include <tuple>
 
 #include "torch/cuda_stream.h"
@@ -29,6 +28,10 @@ struct QuantizedRows {
   MutableMatrixView q_view, scale_view;
 };
 
+Tensor new_like(const Tensor& x, const Device& device) {
+  return new_tensor(with_last(x, x.size(-1)), x.scalar_type(), device);
+}
+
 Tensor quantize_static_op(const Tensor& x, const Tensor& scale) {
   const Device device = device_of(x, "x");
   const Tensor in = as_contiguous(x);
@@ -52,6 +55,17 @@ std::tuple<Tensor, Tensor> rms_norm_quantize_op(const Tensor& x, const Tensor& w
   return {out.q, out.scale};
 }
 
+Tensor rms_norm_op(const Tensor& x, const Tensor& weight, double eps) {
+  const Device device = device_of(x, "x");
+  const Tensor in = as_contiguous(x);
+  const Tensor w = as_contiguous(weight);
+  Tensor y = new_like(in, device);
+  run_on(device, [&](auto&& where) {
+    return rms_norm(matrix_of(in, "x"), vector_of(w, "weight"), static_cast<float>(eps), mutable_matrix_of(y, "y"), where);
+  });
+  return y;
+}
+
 std::tuple<Tensor, Tensor, Tensor> add_rms_norm_quantize_op(const Tensor& x, const Tensor& residual, const Tensor& weight,
                                                             double eps) {
   const Device device = device_of(x, "x");
@@ -60,7 +74,7 @@ std::tuple<Tensor, Tensor, Tensor> add_rms_norm_quantize_op(const Tensor& x, con
   const Tensor w = as_contiguous(weight);
   const MatrixView rows = matrix_of(in, "x"), factors = vector_of(w, "weight");
   QuantizedRows out(in, rows.cols, device);
-  Tensor sum = new_tensor(with_last(in, rows.cols), in.scalar_type(), device);
+  Tensor sum = new_like(in, device);
   run_on(device, [&](auto&& where) {
     return add_rms_norm_quantize(rows, matrix_of(other, "residual"), factors, static_cast<float>(eps),
                                  mutable_matrix_of(sum, "sum"), out.q_view, out.scale_view, where);
@@ -68,22 +82,52 @@ std::tuple<Tensor, Tensor, Tensor> add_rms_norm_quantize_op(const Tensor& x, con
   return {out.q, out.scale, sum};
 }
 
+std::tuple<Tensor, Tensor> add_rms_norm_op(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps) {
+  const Device device = device_of(x, "x");
+  const Tensor in = as_contiguous(x);
+  const Tensor other = as_contiguous(residual);
+  const Tensor w = as_contiguous(weight);
+  Tensor y = new_like(in, device), sum = new_like(in, device);
+  run_on(device, [&](auto&& where) {
+    return add_rms_norm(matrix_of(in, "x"), matrix_of(other, "residual"), vector_of(w, "weight"), static_cast<float>(eps),
+                        mutable_matrix_of(sum, "sum"), mutable_matrix_of(y, "y"), where);
+  });
+  return {y, sum};
+}
+
+// Gate and up: two tensors, or the halves of one's rows.
+struct GateAndUp {
+  GateAndUp(const Tensor& gate_up, const std::optional<Tensor>& up_or_none) : first(as_contiguous(gate_up)) {
+    gate = up = matrix_of(first, "gate");
+    if (up_or_none) {
+      second = as_contiguous(*up_or_none);
+      up = matrix_of(*second, "up");
+      return;
+    }
+    require(gate.cols % 2 == 0, "gate has ", gate.cols, " columns; without up they are gate's and up's, an even number");
+    gate.cols = up.cols = gate.cols / 2;
+    up.data = static_cast<const char*>(gate.data) + row_bytes(gate.dtype, gate.cols);
+  }
+
+  Tensor first;
+  std::optional<Tensor> second;
+  MatrixView gate, up;
+};
+
 std::tuple<Tensor, Tensor> silu_mul_quantize_op(const Tensor& gate, const std::optional<Tensor>& up) {
   const Device device = device_of(gate, "gate");
-  const Tensor in = as_contiguous(gate);
-  MatrixView left = matrix_of(in, "gate"), right = left;
-  std::optional<Tensor> other;
-  if (up) {
-    other = as_contiguous(*up);
-    right = matrix_of(*other, "up");
-  } else {
-    require(left.cols % 2 == 0, "gate has ", left.cols, " columns; without up they are gate's and up's, an even number");
-    left.cols = right.cols = left.cols / 2;
-    right.data = static_cast<const char*>(left.data) + row_bytes(left.dtype, left.cols);
-  }
-  QuantizedRows out(in, left.cols, device);
-  run_on(device, [&](auto&& where) { return silu_mul_quantize(left, right, out.q_view, out.scale_view, where); });
+  const GateAndUp in(gate, up);
+  QuantizedRows out(in.first, in.gate.cols, device);
+  run_on(device, [&](auto&& where) { return silu_mul_quantize(in.gate, in.up, out.q_view, out.scale_view, where); });
   return {out.q, out.scale};
+}
+
+Tensor silu_mul_op(const Tensor& gate, const std::optional<Tensor>& up) {
+  const Device device = device_of(gate, "gate");
+  const GateAndUp in(gate, up);
+  Tensor y = new_tensor(with_last(in.first, in.gate.cols), in.first.scalar_type(), device);
+  run_on(device, [&](auto&& where) { return silu_mul(in.gate, in.up, mutable_matrix_of(y, "y"), where); });
+  return y;
 }
 
 void add_kernels(torch::stable::detail::StableLibrary& m) {
@@ -91,6 +135,9 @@ void add_kernels(torch::stable::detail::StableLibrary& m) {
   m.impl("rms_norm_quantize", TORCH_BOX(&rms_norm_quantize_op));
   m.impl("add_rms_norm_quantize", TORCH_BOX(&add_rms_norm_quantize_op));
   m.impl("silu_mul_quantize", TORCH_BOX(&silu_mul_quantize_op));
+  m.impl("rms_norm", TORCH_BOX(&rms_norm_op));
+  m.impl("add_rms_norm", TORCH_BOX(&add_rms_norm_op));
+  m.impl("silu_mul", TORCH_BOX(&silu_mul_op));
 }
 
 }  // namespace

@@ -18,6 +18,9 @@ STABLE_TORCH_LIBRARY(octavo, m) {
   m.def(
       "add_rms_norm_quantize(Tensor x, Tensor residual, Tensor weight, float eps) -> (Tensor q, Tensor scale, Tensor sum)");
   m.def("silu_mul_quantize(Tensor gate, Tensor? up) -> (Tensor q, Tensor scale)");
+  m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor");
+  m.def("add_rms_norm(Tensor x, Tensor residual, Tensor weight, float eps) -> (Tensor y, Tensor sum)");
+  m.def("silu_mul(Tensor gate, Tensor? up) -> Tensor");
   m.def(
       "linear(Tensor x, Tensor q, Tensor scale, Tensor? zero_point, Tensor? bias, int num_bits, int group_size, "
       "bool packed) -> Tensor");

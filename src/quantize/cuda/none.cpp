@@ -18,6 +18,11 @@ void cuda_rms_norm_quantize(const MatrixView& /*x*/, const MatrixView& /*residua
 void cuda_silu_mul_quantize(const MatrixView& /*gate*/, const MatrixView& /*up*/, const MutableMatrixView& /*q*/,
                             const MutableMatrixView& /*scale*/, Stream /*stream*/) {}
 
+void cuda_rms_norm(const MatrixView& /*x*/, const MatrixView& /*residual*/, const MatrixView& /*weight*/, float /*eps*/,
+                   const MutableMatrixView& /*sum*/, const MutableMatrixView& /*y*/, Stream /*stream*/) {}
+
+void cuda_silu_mul(const MatrixView& /*gate*/, const MatrixView& /*up*/, const MutableMatrixView& /*y*/, Stream /*stream*/) {}
+
 void cuda_quantize(const MatrixView& /*w*/, DType /*scale_dtype*/, const MutableQuantizedWeight& /*out*/,
                    Stream /*stream*/) {}
 
