@@ -105,6 +105,14 @@ struct BasicMatrixView {
     view.rows = end - begin;
     return view;
   }
+
+  // Columns [begin, end), of which `begin` is at a whole byte.
+  BasicMatrixView slice_columns(std::int64_t begin, std::int64_t end) const {
+    BasicMatrixView view = *this;
+    view.data = row<char>(0) + row_bytes(dtype, begin);
+    view.cols = end - begin;
+    return view;
+  }
 };
 
 using MatrixView = BasicMatrixView<const void>;

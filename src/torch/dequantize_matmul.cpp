@@ -61,14 +61,6 @@ Status dequantize_on(const MutableMatrixView& out, const QuantizedWeight& w, Str
   return dequantize(w, out, torch_threads());
 }
 
-// Columns [begin, end) of a matrix.
-template <class View>
-View slice_columns(View m, int64_t begin, int64_t end) {
-  m.data = m.template row<char>(0) + row_bytes(m.dtype, begin);
-  m.cols = end - begin;
-  return m;
-}
-
 // Rows [begin, end) of a weight.
 QuantizedWeight slice_channels(QuantizedWeight w, int64_t begin, int64_t end) {
   w.q = w.q.slice_rows(begin, end);
@@ -118,8 +110,8 @@ void dequantize_matmul(const Tensor& x, const Arguments& a) {
     Tensor weights = new_tensor({last - first, K}, ScalarType::Float, device);
     check(dequantize_on(mutable_matrix_of(weights, "weights"), slice_channels(a.w, first, last), a.stream));
     const Tensor sums = float32_product(rows, weights);
-    const MatrixView bias = a.bias.empty() ? MatrixView() : slice_columns(a.bias, first, last);
-    store(a.stream, matrix_of(sums, "sums"), bias, slice_columns(a.y, first, last));
+    const MatrixView bias = a.bias.empty() ? MatrixView() : a.bias.slice_columns(first, last);
+    store(a.stream, matrix_of(sums, "sums"), bias, a.y.slice_columns(first, last));
   }
 }
 
