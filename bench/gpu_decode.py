@@ -3,28 +3,29 @@
     python bench/gpu_decode.py --machine h200
 
 Llama-2-7B's configuration with random weights, in FP16 and quantized in memory. transformers' modules and static cache;
-each decoder layer compiled (all of them share one graph of torch.compile), and a whole step, from token to token, one
-CUDA graph. Rows are (batch, length): so many sequences decode that many tokens, greedily, into a cache of that length.
-Times are the GPU's, between events around each step. torch's kernels take part in programmatic dependent launch
-(TORCHINDUCTOR_ENABLE_PDL), in FP16 as in every scheme, unless --without-dependent-launch says otherwise.
+decoder layers compiled, --together of them at a time (all share one graph of torch.compile), and a whole step, from token
+to token, one CUDA graph. Rows are (batch, length): so many sequences decode that many tokens, greedily, into a cache of
+that length. Times are the GPU's, between events around each step. torch's kernels take part in programmatic dependent
+launch, in FP16 as in every scheme, unless --without-dependent-launch says otherwise. Schemes are compiled with
+octavo.compile_options() after octavo.join_weights(), and also, `plain`, as torch compiles them without.
 
-`linears_us` is the time of the decoder layers' linear layers alone, in a graph of their own; `rest_us` what else FP16's
-step takes. Amdahl: with a scheme's linears and FP16's rest, a step could be `possible` times as fast as FP16's;
-`share` of that is reached. With a machine's name, writes bench/results/NAME/decode_e2e.json.
+`linears_us` is the time of the decoder layers' linear layers alone, in a graph of their own, joined where the step has
+them so; `rest_us` what else the step takes. Amdahl: with a scheme's linears and FP16's rest, a step could be `possible`
+times as fast as FP16's; `share` of that is reached. With a machine's name, writes bench/results/NAME/decode_e2e.json.
 """
 
 import argparse
 import gc
 import statistics
 import time
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import transformers
 from common import record, results_folder
 from cuda_timing import Graph, gpu_facts
 from models import random_llama
-from torch import nn
-from torch._inductor import config as inductor_config
 from transformers import Cache, LlamaForCausalLM, StaticCache
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
@@ -59,25 +60,34 @@ def first(model: LlamaForCausalLM, token: torch.Tensor, position: torch.Tensor, 
     return hidden, mask, model.model.rotary_emb(hidden, position_ids=position[None])
 
 
-def middle(layer: LlamaDecoderLayer, hidden, mask, rotary, cache: Cache) -> torch.Tensor:
-    return layer(hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache)
+def middle(layers: list[LlamaDecoderLayer], hidden, mask, rotary, caches: list[Cache]) -> torch.Tensor:
+    for layer, cache in zip(layers, caches, strict=True):
+        hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache)
+    return hidden
 
 
 def last(model: LlamaForCausalLM, hidden: torch.Tensor) -> torch.Tensor:
     return model.lm_head(model.model.norm(hidden))
 
 
+@dataclass
+class Compiling:
+    together: int  # decoder layers in a graph of torch.compile
+    options: dict[str, Any]
+
+
 class Decoder:
     """Decodes greedily, a step for each token."""
 
-    def __init__(self, model: LlamaForCausalLM, batch: int, length: int):
+    def __init__(self, model: LlamaForCausalLM, batch: int, length: int, compiling: Compiling):
         self.model, self.length = model, length
         self.caches = own_caches(model, batch, length)
+        self._together = compiling.together
         self.token = torch.full((batch, 1), 100, device=model.device)
         self.position = torch.zeros(1, dtype=torch.int64, device=model.device)
         torch.compiler.reset()
         self._first, self._middle, self._last = (
-            torch.compile(part, fullgraph=True, dynamic=False) for part in (first, middle, last)
+            torch.compile(part, fullgraph=True, dynamic=False, options=compiling.options) for part in (first, middle, last)
         )
 
     def restart(self) -> None:
@@ -89,8 +99,10 @@ class Decoder:
     def step(self) -> torch.Tensor:
         """The logits of the token at `position`, after which it is the next one's turn."""
         hidden, mask, rotary = self._first(self.model, self.token, self.position, self.length)
-        for layer, cache in zip(self.model.model.layers, self.caches, strict=True):
-            hidden = self._middle(layer, hidden, mask, rotary, cache)
+        layers = list(self.model.model.layers)
+        for i in range(0, len(layers), self._together):
+            some = slice(i, i + self._together)
+            hidden = self._middle(layers[some], hidden, mask, rotary, self.caches[some])
         logits = self._last(self.model, hidden)
         self.token.copy_(logits[:, -1].argmax(-1, keepdim=True))
         self.position.add_(1)
@@ -117,19 +129,30 @@ def share_layer_number(model: LlamaForCausalLM) -> None:
         layer.self_attn.layer_idx = 0
 
 
-def linears(model: LlamaForCausalLM) -> list[nn.Module]:
-    return [m for m in model.model.layers.modules() if isinstance(m, nn.Linear | octavo.QuantizedLinear)]
+def linears(layer: LlamaDecoderLayer, x: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """A decoder layer's products, of each input one after the other."""
+    modules = {
+        "attention": (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
+        "o": (layer.self_attn.o_proj,),
+        "mlp": (layer.mlp.gate_proj, layer.mlp.up_proj),
+        "down": (layer.mlp.down_proj,),
+    }
+    return [module(x[name]) for name, those in modules.items() for module in those]
 
 
-def linears_us(model: LlamaForCausalLM, batch: int) -> float:
+def linears_us(model: LlamaForCausalLM, batch: int, compiling: Compiling) -> float:
     """Median time of the decoder layers' linears alone, one after the other."""
-    x = {m.in_features: torch.randn(batch, 1, m.in_features, device="cuda", dtype=model.dtype) for m in linears(model)}
-    graph = Graph(lambda: [m(x[m.in_features]) for m in linears(model)])
+    hidden, intermediate = model.config.hidden_size, model.config.intermediate_size
+    sizes = {"attention": hidden, "o": hidden, "mlp": hidden, "down": intermediate}
+    x = {name: torch.randn(batch, 1, K, device=model.device, dtype=model.dtype) for name, K in sizes.items()}
+    torch.compiler.reset()
+    compiled = torch.compile(linears, fullgraph=True, dynamic=False, options=compiling.options)
+    graph = Graph(lambda: [compiled(layer, x) for layer in model.model.layers])
     return statistics.median(graph.us() for _ in range(REPLAYS))
 
 
-def measure(model: LlamaForCausalLM, batch: int, length: int) -> dict:
-    decoder = Decoder(model, batch, length)
+def measure(model: LlamaForCausalLM, batch: int, length: int, compiling: Compiling) -> dict:
+    decoder = Decoder(model, batch, length, compiling)
     start = time.perf_counter()
     difference = decoder.difference()
     # Rounding activations to int8 makes much of small differences; what is simply wrong is off by more than 1.
@@ -144,7 +167,7 @@ def measure(model: LlamaForCausalLM, batch: int, length: int) -> dict:
         "length": length,
         "tokens_per_second": round(1e6 * batch * length / sum(steps), 1),
         "step_us": round(statistics.median(steps), 1),
-        "linears_us": round(linears_us(model, batch), 1),
+        "linears_us": round(linears_us(model, batch, compiling), 1),
         "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
         "compile_seconds": round(compiled, 1),
         "difference_from_eager": round(difference, 4),
@@ -187,26 +210,34 @@ def main() -> None:
     parser.add_argument("--rows", type=parse_row, nargs="+", default=ROWS, metavar="BATCHxLENGTH")
     parser.add_argument("--schemes", nargs="*", default=SCHEMES, help="beside fp16")
     parser.add_argument("--attention", default="sdpa", choices=("sdpa", "eager"))
+    parser.add_argument("--together", type=int, default=4, help="decoder layers in a graph of torch.compile")
     parser.add_argument("--without-dependent-launch", action="store_true")
     options = parser.parse_args()
-    inductor_config.triton.enable_pdl = not options.without_dependent_launch
+    dependent_launch = not options.without_dependent_launch
+    plain = Compiling(options.together, {"triton.enable_pdl": dependent_launch})
+    octavos = Compiling(options.together, octavo.compile_options(dependent_launch=dependent_launch))
     configuration = LLAMA_2_7B | dict(num_hidden_layers=options.layers, attn_implementation=options.attention)
     rows, fp16 = [], {}
     for scheme in ("fp16", *options.schemes):
         model = quantized_model(scheme, configuration)
         held = round(torch.cuda.memory_allocated() / 1e9, 2)
-        for batch, length in options.rows:
-            row = measure(model, batch, length)
-            base = fp16.setdefault((batch, length), row)
-            rows.append({"scheme": scheme, "memory_gb": held} | with_amdahl(row, base))
-            print(rows[-1], flush=True)
+        for compiling in (plain,) if scheme == "fp16" else (plain, octavos):
+            if compiling is octavos:
+                octavo.join_weights(model)
+            for batch, length in options.rows:
+                row = measure(model, batch, length, compiling)
+                base = fp16.setdefault((batch, length), row)
+                facts = {"scheme": scheme, "plain": compiling is plain, "memory_gb": held}
+                rows.append(facts | with_amdahl(row, base))
+                print(rows[-1], flush=True)
         del model
         gc.collect()
     if options.machine:
         content = gpu_facts(options.machine) | {
             "transformers": transformers.__version__,
             "attention": options.attention,
-            "dependent_launch": inductor_config.triton.enable_pdl,
+            "dependent_launch": dependent_launch,
+            "together": options.together,
             "layers": options.layers,
             "rows": rows,
         }

@@ -4,10 +4,12 @@ octavo.quantize_model(model, "w8a16")        a model in memory
 octavo.load(path)                            a checkpoint that `octavo quantize` wrote
 QuantizedLinear.from_linear(linear)          one layer
 octavo.int8_gemm(x, q, scale)                one product
+octavo.compile_options()                     torch.compile around quantized layers
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
+from .compile import compile_options
 from .convert import Coverage, INT8Quantizer, quantize_model
 from .functional import (
     calculate_quantization_error,
@@ -18,7 +20,8 @@ from .functional import (
     quantize_symmetric,
     quantize_weight_per_channel,
 )
-from .fused import quantize_static, rms_norm_quantize, silu_mul_quantize
+from .fused import quantize_static, rms_norm, rms_norm_quantize, silu_mul, silu_mul_quantize
+from .join import join_weights
 from .load import load
 from .memory import MemoryFootprint, compare_memory_footprint
 from .modules import (
@@ -52,9 +55,11 @@ __all__ = [
     "WeightOnlyInt8Linear",
     "calculate_quantization_error",
     "compare_memory_footprint",
+    "compile_options",
     "dequantize",
     "int8_gemm",
     "int8_gemm_torch",
+    "join_weights",
     "load",
     "matmul",
     "parse_scheme",
@@ -63,6 +68,8 @@ __all__ = [
     "quantize_static",
     "quantize_symmetric",
     "quantize_weight_per_channel",
+    "rms_norm",
     "rms_norm_quantize",
+    "silu_mul",
     "silu_mul_quantize",
 ]

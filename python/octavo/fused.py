@@ -1,8 +1,8 @@
-"""Quantized activations for octavo::scaled_mm: with a static scale, or in one pass with what stands in front of a
-product.
+"""What stands in front of a product: for octavo::scaled_mm quantized in the same pass, or with a static scale; for
+weight-only products in floating point, by kernels behind which theirs start early.
 
-The results are the same bits on the CPU and on every GPU; docs/numerics.md says how they are computed. None of these
-has a gradient.
+The results are the same bits on the CPU and on every GPU; docs/numerics.md says how they are computed. Those that
+quantize have no gradient.
 """
 
 import torch
@@ -42,6 +42,19 @@ def rms_norm_quantize(
     return torch.ops.octavo.add_rms_norm_quantize(x, residual, weight, eps)
 
 
+def rms_norm(
+    x: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6, residual: torch.Tensor | None = None
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """y of rms_norm_quantize, rounded once to x's dtype instead.
+
+    Returns:
+        y like x; and the sum, if there is a residual.
+    """
+    if residual is None:
+        return torch.ops.octavo.rms_norm(x, weight, eps)
+    return torch.ops.octavo.add_rms_norm(x, residual, weight, eps)
+
+
 def silu_mul_quantize(gate_up: torch.Tensor, up: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """silu(gate) · up, silu(g) = g / (1 + exp(-g)), quantized per token.
 
@@ -53,3 +66,57 @@ def silu_mul_quantize(gate_up: torch.Tensor, up: torch.Tensor | None = None) -> 
         q int8 [..., K] and scale float32 [..., 1].
     """
     return torch.ops.octavo.silu_mul_quantize(gate_up, up)
+
+
+def silu_mul(gate_up: torch.Tensor, up: torch.Tensor | None = None) -> torch.Tensor:
+    """silu(gate) · up as in silu_mul_quantize, rounded once to its dtype instead: [..., K]."""
+    return torch.ops.octavo.silu_mul(gate_up, up)
+
+
+# --- Gradients, computed in float32 by torch's operators ----------------------------------------------------------------
+
+
+def _rms_norm_gradients(x, weight, eps, grad):
+    """Of y in x and weight."""
+    wide, grad = x.float(), grad.float()
+    factor = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    normalized = wide * factor
+    scaled = grad * weight.float()
+    grad_x = factor * (scaled - normalized * (scaled * normalized).mean(-1, keepdim=True))
+    grad_weight = (grad * normalized).reshape(-1, x.shape[-1]).sum(0)
+    return grad_x.to(x.dtype), grad_weight.to(weight.dtype)
+
+
+def _save_row(ctx, inputs, output) -> None:
+    """What is normalized: x, or the sum that add_rms_norm returns."""
+    *_, weight, ctx.eps = inputs
+    ctx.save_for_backward(inputs[0] if isinstance(output, torch.Tensor) else output[1], weight)
+
+
+def _rms_norm_backward(ctx, grad):
+    return *_rms_norm_gradients(*ctx.saved_tensors, ctx.eps, grad), None
+
+
+def _add_rms_norm_backward(ctx, grad, grad_sum):
+    grad_x, grad_weight = _rms_norm_gradients(*ctx.saved_tensors, ctx.eps, grad)
+    grad_x = grad_x + grad_sum
+    return grad_x, grad_x, grad_weight, None
+
+
+def _silu_mul_backward(ctx, grad):
+    gate, up = ctx.saved_tensors
+    parts = gate.chunk(2, -1) if up is None else (gate, up)
+    wide, factor, grad = (t.float() for t in (*parts, grad))
+    sigmoid = torch.sigmoid(wide)
+    grad_gate = (grad * factor * sigmoid * (1 + wide * (1 - sigmoid))).to(gate.dtype)
+    grad_up = (grad * wide * sigmoid).to(gate.dtype)
+    return (torch.cat((grad_gate, grad_up), -1), None) if up is None else (grad_gate, grad_up)
+
+
+torch.library.register_autograd("octavo::rms_norm", _rms_norm_backward, setup_context=_save_row)
+torch.library.register_autograd("octavo::add_rms_norm", _add_rms_norm_backward, setup_context=_save_row)
+torch.library.register_autograd(
+    "octavo::silu_mul",
+    _silu_mul_backward,
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)

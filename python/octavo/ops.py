@@ -10,6 +10,7 @@ Importing this module loads the operators. They are called as torch.ops.octavo.<
     rms_norm_quantize   x [..., K] float, normalized and times weight [K], quantized per token → q, scale [..., 1];
                         add_rms_norm_quantize: that of sum = x + residual → q, scale, sum
     silu_mul_quantize   silu(gate) · up, quantized per token; without up, gate [..., 2K] holds both → q, scale [..., 1]
+    rms_norm, add_rms_norm, silu_mul   the same rounded to x's dtype instead → y; y, sum; y
     linear              x [..., K] float · weight-only quantized [N, K] → [..., N] of x's dtype
     linear_joined       linear with the weights of several layers, lists of q, scale, zero_point and bias (or none): their
                         results side by side; one product where the weights are side by side in memory. No gradient

@@ -24,6 +24,15 @@ using T16 = Tile<16, 32, 256, 1, 1, 4, 48 * 1024, 3>;
 using cuda::tiles_of;
 using Choice = cuda::TileChoice<FloatWArguments>;
 
+// Blocks of which each can have a multiprocessor ask for more than half of its shared memory. Launched early (programmatic
+// dependent launch), they would else meet on the first ones that the kernel in front leaves.
+template <class F>
+int shared_bytes(std::int64_t blocks) {
+  const cuda::Gpu& gpu = **cuda::gpu({DeviceType::kCuda, cuda::current_device()});
+  const bool spread = gpu.major >= 9 && blocks <= gpu.num_sms;
+  return spread ? std::max(F::kShared, static_cast<int>(gpu.max_shared_memory) / 2 + 1024) : F::kShared;
+}
+
 template <class F, bool kAligned>
 void launch_tile(FloatWArguments s, Stream stream) {
   s.tiles_m = static_cast<unsigned>(tiles_of(s.M, F::kTokens));
@@ -33,7 +42,9 @@ void launch_tile(FloatWArguments s, Stream stream) {
     s.groups.stage_groups = F::kStageSteps / s.groups.steps;
     s.groups.stage_steps = F::kStageSteps % s.groups.steps;
   }
-  cuda::launch(float_w_kernel<F, kAligned>, s.tiles_m * s.tiles_n, kThreads, F::kShared, stream, {}, s);
+  const unsigned blocks = s.tiles_m * s.tiles_n;
+  const int bytes = shared_bytes<F>(blocks);
+  cuda::launch(float_w_kernel<F, kAligned>, blocks, kThreads, static_cast<std::size_t>(bytes), stream, {}, s);
 }
 
 template <class F, bool kAligned = true>

@@ -1,0 +1,182 @@
+"""A pass over torch.compile's graphs, for what torch does not know about quantized Linears.
+
+Between a decoder layer's linears stand kernels that torch generates. A linear's kernel asks for its first weights while the
+one in front still runs (programmatic dependent launch), but torch's let it start only when they end. So in front of
+quantized Linears the pass puts Octavo's RMSNorm, with the addition of the residual, and its SiLU · up, which let it start
+at once. And Linears of one input become one product, since every kernel begins and ends slowly.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+from torch._inductor.pattern_matcher import Match, PatternMatcherPass, fwd_only, register_replacement
+from torch.utils._pytree import tree_map
+
+from . import ops  # noqa: F401  (registers the operators)
+
+_aten, _ops = torch.ops.aten, torch.ops.octavo
+_PRODUCTS = (_ops.linear.default, _ops.linear_w8a8.default, _ops.linear_w8a8_static.default)
+
+
+class QuantizedLinearPass(CustomGraphPass):
+    """The pass of compile_options(), over inductor's graph of ATen operators (post_grad_custom_pre_pass)."""
+
+    def __init__(self, devices: Iterable[str] = ("cuda",)):
+        self._devices = tuple(devices)
+        self._patterns = PatternMatcherPass(pass_name="octavo")
+        for dtype in (torch.float16, torch.bfloat16):
+            self._add_patterns(dtype)
+
+    def uuid(self) -> Any:
+        return get_hash_for_files((__file__,), repr(self._devices))
+
+    def __call__(self, graph: fx.Graph) -> None:
+        self._patterns.apply(graph)
+        for node in graph.find_nodes(op="call_function", target=_ops.rms_norm.default):
+            _add_residual(node)
+        _join_linears(graph)
+        for node in graph.find_nodes(op="call_function", target=_ops.silu_mul.default):
+            _take_halves(node)
+        graph.eliminate_dead_code()
+
+    def _add_patterns(self, dtype: torch.dtype) -> None:
+        x, weight = torch.empty(2, 3, 8, dtype=dtype), torch.empty(8, dtype=dtype)
+        register_replacement(
+            _rms_norm, _octavo_rms_norm, [x, weight], fwd_only, self._patterns, self._is_normalized_row,
+            scalar_workaround={"eps": 1e-6},
+        )  # fmt: skip
+        register_replacement(
+            _silu_mul, _octavo_silu_mul, [x, x.clone()], fwd_only, self._patterns, self._stands_before_product
+        )
+
+    def _is_normalized_row(self, match: Match) -> bool:
+        x, weight = (match.kwargs[name].meta["val"] for name in ("x", "weight"))
+        return weight.shape == x.shape[-1:] and weight.dtype == x.dtype and self._stands_before_product(match)
+
+    def _stands_before_product(self, match: Match) -> bool:
+        y = match.output_node()
+        value = y.meta["val"]
+        alike = all(v.dtype == value.dtype for v in _values(match.kwargs.values()))
+        return alike and value.device.type in self._devices and any(_is_input(y, user) for user in y.users)
+
+
+# --- What is looked for, and what takes its place ----------------------------------------------------------------------
+
+
+def _rms_norm(x, weight, eps):
+    wide = x.to(torch.float32)
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return weight * wide.to(x.dtype)
+
+
+def _octavo_rms_norm(x, weight, eps):
+    return _ops.rms_norm.default(x, weight, eps)
+
+
+def _silu_mul(gate, up):
+    return F.silu(gate) * up
+
+
+def _octavo_silu_mul(gate, up):
+    return _ops.silu_mul.default(gate, up)
+
+
+# --- Rewriting ---------------------------------------------------------------------------------------------------------
+
+
+def _values(nodes: Iterable[Any]) -> list[torch.Tensor]:
+    return [node.meta["val"] for node in nodes if isinstance(node, fx.Node)]
+
+
+def _is_input(x: fx.Node, user: fx.Node) -> bool:
+    return user.target in _PRODUCTS and user.args[0] is x
+
+
+def _is_given(node: Any) -> bool:
+    """Whether it is there before the first operation."""
+    return not isinstance(node, fx.Node) or node.op in ("placeholder", "get_attr")
+
+
+def _call(graph: fx.Graph, target: Any, *args: Any) -> fx.Node:
+    node = graph.call_function(target, args)
+    fake = tree_map(lambda a: a.meta["val"] if isinstance(a, fx.Node) else a, args)
+    with next(a for a in _values(node.all_input_nodes) if isinstance(a, torch.Tensor)).fake_mode:
+        node.meta["val"] = target(*fake)
+    return node
+
+
+def _add_residual(norm: fx.Node) -> None:
+    """rms_norm(x + residual), of which one is a Linear's output → add_rms_norm."""
+    total, weight, eps = norm.args
+    if total.target is not _aten.add.Tensor or total.kwargs or not _is_given(weight):
+        return
+    parts = total.args
+    if not any(isinstance(part, fx.Node) and part.target in _PRODUCTS for part in parts):
+        return
+    values, expected = _values(parts), total.meta["val"]
+    if len(values) < 2 or any((v.shape, v.dtype) != (expected.shape, expected.dtype) for v in values):
+        return
+    graph = norm.graph
+    with graph.inserting_before(total):
+        both = _call(graph, _ops.add_rms_norm.default, *parts, weight, eps)
+        y, new_total = (_getitem(graph, both, i) for i in range(2))
+    norm.replace_all_uses_with(y)
+    total.replace_all_uses_with(new_total)
+    graph.erase_node(norm)
+    graph.erase_node(total)
+
+
+def _getitem(graph: fx.Graph, node: fx.Node, index: int) -> fx.Node:
+    item = graph.call_function(operator.getitem, (node, index))
+    item.meta["val"] = node.meta["val"][index]
+    return item
+
+
+def _join_linears(graph: fx.Graph) -> None:
+    """Linears of one input and format → linear_joined."""
+    alike = defaultdict(list)
+    for node in graph.find_nodes(op="call_function", target=_ops.linear.default):
+        x, q, scale, zero_point, bias, *form = node.args
+        if all(map(_is_given, (q, scale, zero_point, bias))) and not node.kwargs:
+            alike[(x, zero_point is None, bias is None, *form)].append(node)
+    for (x, symmetric, without_bias, *form), nodes in alike.items():
+        if len(nodes) < 2:
+            continue
+        q, scale, zero_point, bias = (list(parts) for parts in zip(*(node.args[1:5] for node in nodes), strict=True))
+        with graph.inserting_before(nodes[0]):
+            joined = _call(
+                graph, _ops.linear_joined.default, x, q, scale, [] if symmetric else zero_point,
+                [] if without_bias else bias, *form,
+            )  # fmt: skip
+            sizes = [weight.shape[0] for weight in _values(q)]
+            parts = _call(graph, _aten.split_with_sizes.default, joined, sizes, -1)
+            outputs = [_getitem(graph, parts, i) for i in range(len(nodes))]
+        for node, output in zip(nodes, outputs, strict=True):
+            node.replace_all_uses_with(output)
+            graph.erase_node(node)
+
+
+def _take_halves(node: fx.Node) -> None:
+    """silu_mul(gate, up) of two halves of one tensor → silu_mul(both): its kernel reads them where they are."""
+    gate, up = node.args
+    if not all(part is not None and part.target is operator.getitem for part in (gate, up)):
+        return
+    (parts, first), (others, second) = gate.args, up.args
+    if parts is not others or (first, second) != (0, 1) or parts.target is not _aten.split_with_sizes.default:
+        return
+    both, sizes, dim = parts.args
+    if dim != -1 or len(sizes) != 2 or sizes[0] != sizes[1]:
+        return
+    graph = node.graph
+    with graph.inserting_before(node):  # changed in place, it would keep the strides that its arguments had
+        y = _call(graph, node.target, both, None)
+    node.replace_all_uses_with(y)
+    graph.erase_node(node)
