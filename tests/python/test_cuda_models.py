@@ -188,6 +188,23 @@ def test_models_compile_without_graph_breaks(scheme, mode):
             assert difference(compiled(tokens, use_cache=False).logits, expected) < 0.01
 
 
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+@pytest.mark.parametrize("scheme", ["w8a16", "w4a16-g128", "w4a16-g128-asym", "w8a8"])
+def test_models_compile_with_octavos_kernels(scheme, mode):
+    torch.compiler.reset()
+    model = wide_llama().cuda()
+    octavo.quantize_model(model, scheme)
+    assert octavo.join_weights(model) > 0
+    compiled = torch.compile(model, fullgraph=True, dynamic=False, options=octavo.compile_options(mode))
+    with torch.no_grad():
+        for length in (1, 20):
+            tokens = torch.arange(3 * length, device="cuda").reshape(3, length)
+            expected = model(tokens, use_cache=False).logits
+            for _ in range(3):
+                # FP16's arithmetic alone moves such logits by 5 %; what is wrong is off by more than 1.
+                assert difference(compiled(tokens, use_cache=False).logits, expected) < 0.2
+
+
 @pytest.fixture
 def dependent_launch():
     """torch.compile's kernels start before the ones in front of them have ended (TORCHINDUCTOR_ENABLE_PDL)."""

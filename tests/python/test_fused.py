@@ -67,6 +67,66 @@ def test_silu_mul(device, leading, dtype):
     assert same(octavo.silu_mul_quantize(gate, up), (q.cpu(), scale.cpu()))
 
 
+def torchs_silu_mul(gate, up):
+    return F.silu(gate) * up
+
+
+def torchs_rms_norm(x, weight, residual=None):
+    total = x if residual is None else x + residual
+    y = F.rms_norm(total, (K,), weight, 1e-5)
+    return y if residual is None else (y, total)
+
+
+def rms_norm(x, weight, residual=None):
+    return octavo.rms_norm(x, weight, 1e-5, residual)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("leading", [(), (1,), (2, 3), (600,), (0, 2)])
+@pytest.mark.parametrize("device", DEVICES)
+def test_rounded_results(device, leading, dtype):
+    x, other = rows(dtype, *leading).to(device), rows(dtype, *leading, seed=1).to(device)
+    weight = rows(dtype, seed=2).to(device)
+    bound = dict(rtol=2**-19 if dtype == torch.float32 else torch.finfo(dtype).eps / 2 * 1.01, atol=1e-7)
+
+    def check(y, exact):
+        assert y.dtype == dtype
+        torch.testing.assert_close(y.double(), exact, **bound)
+
+    check(rms_norm(x, weight), torchs_rms_norm(x.double(), weight.double()))
+    y, total = rms_norm(x, weight, other)
+    assert torch.equal(total, x + other) and torch.equal(y, rms_norm(total, weight))
+    y = octavo.silu_mul(x, other)
+    check(y, torchs_silu_mul(x.double(), other.double()))
+    assert torch.equal(octavo.silu_mul(torch.cat((x, other), -1)), y)
+
+
+@pytest.mark.parametrize(
+    ("function", "torchs", "count"),
+    [
+        (rms_norm, torchs_rms_norm, 2),
+        (rms_norm, torchs_rms_norm, 3),
+        (octavo.silu_mul, torchs_silu_mul, 2),
+        (octavo.silu_mul, lambda x: torchs_silu_mul(*x.chunk(2, -1)), 1),
+    ],
+)
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradients_of_rounded_results(device, function, torchs, count):
+    x, weight, residual = rows(torch.float32, 2, 5), rows(torch.float32, seed=1), rows(torch.float32, 2, 5, seed=2)
+    inputs = [x, weight if function is rms_norm else residual, residual][:count]
+    inputs = [i.to(device).requires_grad_() for i in inputs]
+
+    def gradients(of, compiled=False):
+        torch.manual_seed(0)
+        outputs = (torch.compile(of) if compiled else of)(*inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return torch.autograd.grad(outputs, inputs, [torch.randn_like(o) for o in outputs])
+
+    for compiled in (False, True):
+        for found, expected in zip(gradients(function, compiled), gradients(torchs), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("device", DEVICES)
 def test_static_scale(device, dtype):
@@ -92,6 +152,10 @@ def test_cuda_gives_the_cpus_bits(M, columns, dtype):
         (octavo.rms_norm_quantize, (x, weight, 1e-6, residual)),
         (octavo.silu_mul_quantize, (x, residual)),
         (octavo.silu_mul_quantize, (torch.cat((x, residual), -1),)),
+        (octavo.rms_norm, (x, weight, 1e-6)),
+        (octavo.rms_norm, (x, weight, 1e-6, residual)),
+        (octavo.silu_mul, (x, residual)),
+        (octavo.silu_mul, (torch.cat((x, residual), -1),)),
         (octavo.quantize_static, (x, scale)),
     ]
     for function, arguments in calls:
@@ -121,6 +185,14 @@ def test_what_does_not_fit_is_an_error_that_says_so():
         octavo.rms_norm_quantize(x, weight.float())
     with pytest.raises(RuntimeError, match=r"residual has shape \[2, 192\]; it must be \[3, 192\]"):
         octavo.rms_norm_quantize(x, weight, residual=x[:2])
+    with pytest.raises(RuntimeError, match="weight is float32; it must be float16"):
+        octavo.rms_norm(x, weight.float())
+    with pytest.raises(RuntimeError, match="eps is nan"):
+        octavo.rms_norm(x, weight, float("nan"), x)
+    with pytest.raises(RuntimeError, match=r"up has shape \[2, 192\]; it must be \[3, 192\]"):
+        octavo.silu_mul(x, x[:2])
+    with pytest.raises(RuntimeError, match="an even number"):
+        octavo.silu_mul(x[:, :7])
     with pytest.raises(RuntimeError, match="eps is -1"):
         octavo.rms_norm_quantize(x, weight, -1)
     with pytest.raises(RuntimeError, match="an even number"):

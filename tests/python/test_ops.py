@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map_only
 
 from octavo import _library
 
@@ -55,10 +56,16 @@ def cases():
     for dtype in FLOATS:
         yield "rms_norm_quantize", (x.to(dtype), torch.randn(41).to(dtype), 1e-6)
         yield "add_rms_norm_quantize", (x.to(dtype), x.flip(0).to(dtype), torch.randn(41).to(dtype), 1e-6)
+        yield "rms_norm", (x.to(dtype), torch.randn(41).to(dtype), 1e-6)
+        yield "add_rms_norm", (x.to(dtype), x.flip(0).to(dtype), torch.randn(41).to(dtype), 1e-6)
+    yield "silu_mul", (x, x.flip(0))
+    yield "silu_mul", (x[..., :40].bfloat16(), None)
     yield "silu_mul_quantize", (x, x.flip(0))
     yield "silu_mul_quantize", (x[..., :40].bfloat16(), None)
     yield "linear", (x, q8, scale, None, bias, 8, -1, False)
     yield "linear", (x[0].bfloat16(), packed, group_scale, zero_point, None, 4, 16, True)
+    yield "linear_joined", (x, [q8, q8], [scale, scale], [], [bias, bias], 8, -1, False)
+    yield "linear_joined", (x[0].bfloat16(), [packed], [group_scale], [zero_point], [], 4, 16, True)
     yield "linear_w4a8", (x.half(), packed, group_scale, zero_point, bias.half(), 4, 16, True)
     yield "linear_llm_int8", (x, q8, scale, bias, 1.0, 0)
     yield "linear_llm_int8", (x.half(), q8, scale, None, 1.0, 1)
@@ -96,8 +103,7 @@ WITHOUT_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA
 @pytest.mark.parametrize(("name", "args"), CASES, ids=[f"{name}-{i}" for i, (name, _) in enumerate(CASES)])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=WITHOUT_CUDA)])
 def test_opcheck(name, args, device):
-    moved = tuple(a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
-    torch.library.opcheck(getattr(ops, name).default, moved)
+    torch.library.opcheck(getattr(ops, name).default, tree_map_only(torch.Tensor, lambda a: a.to(device), args))
 
 
 def test_every_operator_with_tensors_is_checked():

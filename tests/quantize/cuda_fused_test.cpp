@@ -1,4 +1,4 @@
-// Static scales, RMSNorm and SiLU · up with their quantization give the CPU's bits on the GPU.
+// Static scales, RMSNorm and SiLU · up, with their quantization and without, give the CPU's bits on the GPU.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -111,6 +111,11 @@ TEST_F(CudaFused, RmsNorm) {
     ASSERT_TRUE(status.ok()) << status.message() << what_;
     expect_equal(scale, ds, "scale");
     expect_equal(q, dq, "q");
+    Matrix y(dtype, M, K);
+    ASSERT_TRUE(rms_norm(x.view(), weight.view(), eps, y.mut(), *pool_).ok());
+    DeviceMatrix dy(dtype, M, K, gap, bytes);
+    ASSERT_TRUE(rms_norm(dx.view(), dw.view(), eps, dy.mut(), Stream{}).ok());
+    expect_equal(y, dy, "y");
 
     // With a residual, of other strides; the sum is a matrix of its own, or the residual.
     const Matrix residual = test::random_float(dtype, M, K, seed + 2);
@@ -125,6 +130,11 @@ TEST_F(CudaFused, RmsNorm) {
     expect_equal(sum, dsum, "sum");
     expect_equal(scale, ds, "scale with a residual");
     expect_equal(q, dq, "q with a residual");
+    ASSERT_TRUE(add_rms_norm(x.view(), residual.view(), weight.view(), eps, sum.mut(), y.mut(), *pool_).ok());
+    const DeviceMatrix again(residual.view(), 8 * (seed % 2), bytes);
+    ASSERT_TRUE(add_rms_norm(dx.view(), again.view(), dw.view(), eps, own.mut(), dy.mut(), Stream{}).ok());
+    expect_equal(sum, own, "sum of the rounded");
+    expect_equal(y, dy, "y with a residual");
   });
 }
 
@@ -147,6 +157,11 @@ TEST_F(CudaFused, SiluMul) {
     ASSERT_TRUE(status.ok()) << status.message() << what_;
     expect_equal(scale, ds, "scale");
     expect_equal(q, dq, "q");
+    Matrix y(dtype, M, K);
+    ASSERT_TRUE(silu_mul(half(both.view(), 0), half(both.view(), 1), y.mut(), *pool_).ok());
+    DeviceMatrix dy(dtype, M, K, gap, row_bytes(dtype, offset));
+    ASSERT_TRUE(silu_mul(half(dboth.view(), 0), half(dboth.view(), 1), dy.mut(), Stream{}).ok());
+    expect_equal(y, dy, "y");
   });
 }
 

@@ -1,4 +1,4 @@
-// What stands in front of a product, fused with its quantization, against formulas that share no code with it.
+// What stands in front of a product, with its quantization and without, against formulas that share no code with it.
 #include "octavo/fused.h"
 
 #include <gtest/gtest.h>
@@ -60,7 +60,26 @@ float sum_of_squares(const Matrix& x, std::int64_t m) {
   return squares(pieces, 0, 1, count);
 }
 
-Matrix rms_norm(const Matrix& x, const Matrix& weight, float eps) {
+// y rounded to x's type.
+Matrix rounded(const Matrix& y, DType dtype) {
+  Matrix out = like(y, dtype);
+  for (std::int64_t m = 0; m < y.view().rows; ++m) {
+    for (std::int64_t k = 0; k < y.view().cols; ++k) out.set(m, k, y.view().row<float>(m)[k]);
+  }
+  return out;
+}
+
+// Whether two matrices of one type have the same values, NaN for NaN.
+void expect_same(const Matrix& found, const Matrix& expected, const std::string& what) {
+  for (std::int64_t m = 0; m < expected.view().rows; ++m) {
+    for (std::int64_t k = 0; k < expected.view().cols; ++k) {
+      const float a = reference::element(found.view(), m, k), b = reference::element(expected.view(), m, k);
+      ASSERT_TRUE(a == b || (std::isnan(a) && std::isnan(b))) << what << ' ' << m << ' ' << k << ' ' << a << ' ' << b;
+    }
+  }
+}
+
+Matrix normalized(const Matrix& x, const Matrix& weight, float eps) {
   Matrix y = like(x, DType::kFloat32);
   for (std::int64_t m = 0; m < x.view().rows; ++m) {
     const float mean = sum_of_squares(x, m) * (1.0f / static_cast<float>(x.view().cols));
@@ -88,7 +107,10 @@ TEST(RmsNormQuantize, IsTheFormulaThenTheQuantization) {
         Matrix q(DType::kInt8, 6, K, 1), scale(DType::kFloat32, 6, 1, 2);
         const std::string what = std::string(to_string(dtype)) + " K=" + std::to_string(K);
         ASSERT_TRUE(rms_norm_quantize(x.view(), weight.view(), eps, q.mut(), scale.mut(), *pool).ok());
-        expect_quantized(rms_norm(x, weight, eps), q, scale, what);
+        expect_quantized(normalized(x, weight, eps), q, scale, what);
+        Matrix y(dtype, 6, K, 1);
+        ASSERT_TRUE(rms_norm(x.view(), weight.view(), eps, y.mut(), *pool).ok());
+        expect_same(y, rounded(normalized(x, weight, eps), dtype), what + " rounded");
 
         // With a residual, which the sum replaces.
         Matrix residual = random_float(dtype, 6, K, seed + 2000, Fill::kNormal, 2);
@@ -102,7 +124,11 @@ TEST(RmsNormQuantize, IsTheFormulaThenTheQuantization) {
             add_rms_norm_quantize(x.view(), residual.view(), weight.view(), eps, residual.mut(), q.mut(), scale.mut(), *pool)
                 .ok());
         EXPECT_TRUE(residual == sum) << what;
-        expect_quantized(rms_norm(sum, weight, eps), q, scale, what + " with a residual");
+        expect_quantized(normalized(sum, weight, eps), q, scale, what + " with a residual");
+        residual = random_float(dtype, 6, K, seed + 2000, Fill::kNormal, 2);
+        ASSERT_TRUE(add_rms_norm(x.view(), residual.view(), weight.view(), eps, residual.mut(), y.mut(), *pool).ok());
+        EXPECT_TRUE(residual == sum) << what;
+        expect_same(y, rounded(normalized(sum, weight, eps), dtype), what + " with a residual, rounded");
       }
     }
   }
@@ -205,7 +231,11 @@ TEST(SiluMulQuantize, IsTheFormulaThenTheQuantization) {
         }
         Matrix q(DType::kInt8, 6, K, 1), scale(DType::kFloat32, 6, 1);
         ASSERT_TRUE(silu_mul_quantize(gate, up, q.mut(), scale.mut(), *pool).ok());
-        expect_quantized(y, q, scale, std::string(to_string(dtype)) + " K=" + std::to_string(K));
+        const std::string what = std::string(to_string(dtype)) + " K=" + std::to_string(K);
+        expect_quantized(y, q, scale, what);
+        Matrix product(dtype, 6, K, 1);
+        ASSERT_TRUE(silu_mul(gate, up, product.mut(), *pool).ok());
+        expect_same(product, rounded(y, dtype), what);
       }
     }
   }
@@ -256,6 +286,12 @@ TEST(FusedQuantizations, SayWhatDoesNotFit) {
   expect(rms_norm_quantize(x.view(), weight.view(), NAN, q.mut(), scale.mut()), "eps is nan");
   expect(add_rms_norm_quantize(x.view(), x.view(), weight.view(), 0, sum.mut(), q.mut(), scale.mut()),
          "sum has shape [2, 15]; it must be [2, 16]");
+  Matrix y(DType::kFloat16, 2, 16);
+  expect(rms_norm(x.view(), weight.view(), 0, y.mut()), "y is float16; it must be bfloat16");
+  expect(rms_norm(x.view(), short_weight.view(), 0, q.mut()), "weight has shape [1, 15]; it must be [1, 16]");
+  expect(add_rms_norm(x.view(), x.view(), weight.view(), 0, sum.mut(), y.mut()),
+         "sum has shape [2, 15]; it must be [2, 16]");
+  expect(silu_mul(x.view(), x.view(), sum.mut()), "y has shape [2, 15]; it must be [2, 16]");
   expect(silu_mul_quantize(x.view(), weight.view(), q.mut(), scale.mut()), "up has shape [1, 16]; it must be [2, 16]");
   for (const float s : {0.0f, -1.0f, NAN, INFINITY}) {
     one.set(0, 0, s);
