@@ -2,12 +2,13 @@
 
     python bench/gpu_decode.py --machine h200
 
-Llama-2-7B's configuration with random weights, in FP16 and quantized in memory. transformers' modules and static cache;
-decoder layers compiled, --together of them at a time (all share one graph of torch.compile), and a whole step, from token
-to token, one CUDA graph. Rows are (batch, length): so many sequences decode that many tokens, greedily, into a cache of
-that length. Times are the GPU's, between events around each step. torch's kernels take part in programmatic dependent
-launch, in FP16 as in every scheme, unless --without-dependent-launch says otherwise. Schemes are compiled with
-octavo.compile_options() after octavo.join_weights(), and also, `plain`, as torch compiles them without.
+Llama-2-7B's configuration with random weights, in FP16 and quantized in memory. transformers' modules and static
+cache; decoder layers compiled, --together of them at a time (all share one graph of torch.compile), and a whole step,
+from token to token, one CUDA graph. Rows are (batch, length): so many sequences decode that many tokens, greedily,
+into a cache of that length. Times are the GPU's, between events around each step. torch's kernels take part in
+programmatic dependent launch, in FP16 as in every scheme, unless --without-dependent-launch says otherwise. Schemes
+are compiled with octavo.compile_options() after octavo.join_weights(), and also, `plain`, as torch compiles them
+without.
 
 `linears_us` is the time of the decoder layers' linear layers alone, in a graph of their own, joined where the step has
 them so; `rest_us` what else the step takes. Amdahl: with a scheme's linears and FP16's rest, a step could be `possible`
@@ -18,6 +19,7 @@ import argparse
 import gc
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +77,9 @@ class Compiling:
     together: int  # decoder layers in a graph of torch.compile
     options: dict[str, Any]
 
+    def compiled(self, function: Callable) -> Callable:
+        return torch.compile(function, fullgraph=True, dynamic=False, options=self.options)
+
 
 class Decoder:
     """Decodes greedily, a step for each token."""
@@ -86,9 +91,7 @@ class Decoder:
         self.token = torch.full((batch, 1), 100, device=model.device)
         self.position = torch.zeros(1, dtype=torch.int64, device=model.device)
         torch.compiler.reset()
-        self._first, self._middle, self._last = (
-            torch.compile(part, fullgraph=True, dynamic=False, options=compiling.options) for part in (first, middle, last)
-        )
+        self._first, self._middle, self._last = map(compiling.compiled, (first, middle, last))
 
     def restart(self) -> None:
         self.token.fill_(100)
@@ -146,7 +149,7 @@ def linears_us(model: LlamaForCausalLM, batch: int, compiling: Compiling) -> flo
     sizes = {"attention": hidden, "o": hidden, "mlp": hidden, "down": intermediate}
     x = {name: torch.randn(batch, 1, K, device=model.device, dtype=model.dtype) for name, K in sizes.items()}
     torch.compiler.reset()
-    compiled = torch.compile(linears, fullgraph=True, dynamic=False, options=compiling.options)
+    compiled = compiling.compiled(linears)
     graph = Graph(lambda: [compiled(layer, x) for layer in model.model.layers])
     return statistics.median(graph.us() for _ in range(REPLAYS))
 

@@ -91,6 +91,15 @@ def _linear_w8a8(x, q, scale, bias):
     return _scaled_mm(x_q, q, x_scale, scale, bias, x.dtype)
 
 
+def _linear_joined(x, q, scale, zero_point, bias, *form):
+    parts = (q, scale, zero_point or [None] * len(q), bias or [None] * len(q))
+    return torch.cat([_linear(x, *each, *form) for each in zip(*parts, strict=True)], -1)
+
+
+def _linear_w8a8_joined(x, q, scale, bias):
+    return torch.cat([_linear_w8a8(x, *each) for each in zip(q, scale, bias or [None] * len(q), strict=True)], -1)
+
+
 _pack_on_cpu, _unpack_on_cpu = _on_cpu(_ops.pack), _on_cpu(_ops.unpack)
 
 
@@ -112,7 +121,9 @@ def _unpack(packed, K, symmetric):
 COMPOSED = {
     "dequantize": _dequantize,
     "linear": _linear,
+    "linear_joined": _linear_joined,
     "linear_w8a8": _linear_w8a8,
+    "linear_w8a8_joined": _linear_w8a8_joined,
     "matmul": _matmul,
     "pack": _pack,
     "quantize_per_token": _quantize_per_token,
@@ -120,8 +131,9 @@ COMPOSED = {
     "unpack": _unpack,
 }
 
-# Those that a library built with CUDA registers itself: src/torch/cuda_ops.cpp.
+# Those that a library built with CUDA registers itself, in src/torch.
 IN_LIBRARY = (
+    *("linear_joined", "linear_w8a8_joined"),
     *("dequantize", "linear", "linear_w8a8", "linear_w8a8_static", "matmul", "quantize", "quantize_per_token"),
     *("quantize_static", "scaled_mm", "rms_norm_quantize", "add_rms_norm_quantize", "silu_mul_quantize"),
     *("rms_norm", "add_rms_norm", "silu_mul"),

@@ -1,9 +1,9 @@
 """A pass over torch.compile's graphs, for what torch does not know about quantized Linears.
 
-Between a decoder layer's linears stand kernels that torch generates. A linear's kernel asks for its first weights while the
-one in front still runs (programmatic dependent launch), but torch's let it start only when they end. So in front of
-quantized Linears the pass puts Octavo's RMSNorm, with the addition of the residual, and its SiLU · up, which let it start
-at once. And Linears of one input become one product, since every kernel begins and ends slowly.
+Between a decoder layer's linears stand kernels that torch generates. A linear's kernel asks for its first weights
+while the one in front still runs (programmatic dependent launch), but torch's let it start only when they end. So in
+front of quantized Linears the pass puts Octavo's RMSNorm, with the addition of the residual, and its SiLU · up, which
+let it start at once. And Linears of one input become one product, since every kernel begins and ends slowly.
 """
 
 from __future__ import annotations
@@ -24,12 +24,22 @@ from . import ops  # noqa: F401  (registers the operators)
 
 _aten, _ops = torch.ops.aten, torch.ops.octavo
 _PRODUCTS = (_ops.linear.default, _ops.linear_w8a8.default, _ops.linear_w8a8_static.default)
+_JOINED = {
+    _ops.linear.default: _ops.linear_joined.default,
+    _ops.linear_w8a8.default: _ops.linear_w8a8_joined.default,
+}
+# How many of their arguments behind x are tensors: the weight and bias.
+_TENSORS = {_ops.linear.default: 4, _ops.linear_w8a8.default: 3}
 
 
 class QuantizedLinearPass(CustomGraphPass):
-    """The pass of compile_options(), over inductor's graph of ATen operators (post_grad_custom_pre_pass)."""
+    """The pass of compile_options(), over inductor's graph of ATen operators (post_grad_custom_pre_pass).
 
-    def __init__(self, devices: Iterable[str] = ("cuda",)):
+    Args:
+        devices: types of device, such as "cuda", on which something is replaced.
+    """
+
+    def __init__(self, devices: Iterable[str]):
         self._devices = tuple(devices)
         self._patterns = PatternMatcherPass(pass_name="octavo")
         for dtype in (torch.float16, torch.bfloat16):
@@ -42,7 +52,7 @@ class QuantizedLinearPass(CustomGraphPass):
         self._patterns.apply(graph)
         for node in graph.find_nodes(op="call_function", target=_ops.rms_norm.default):
             _add_residual(node)
-        _join_linears(graph)
+        self._join(graph)
         for node in graph.find_nodes(op="call_function", target=_ops.silu_mul.default):
             _take_halves(node)
         graph.eliminate_dead_code()
@@ -57,6 +67,18 @@ class QuantizedLinearPass(CustomGraphPass):
             _silu_mul, _octavo_silu_mul, [x, x.clone()], fwd_only, self._patterns, self._stands_before_product
         )
 
+    def _join(self, graph: fx.Graph) -> None:
+        alike = defaultdict(list)
+        for target, tensors in _TENSORS.items():
+            for node in graph.find_nodes(op="call_function", target=target):
+                x, *arguments = node.args
+                weight = arguments[:tensors]
+                if all(map(_is_given, weight)) and not node.kwargs and node.meta["val"].device.type in self._devices:
+                    alike[(target, x, *(part is None for part in weight), *arguments[tensors:])].append(node)
+        for nodes in alike.values():
+            if len(nodes) > 1:
+                _join(nodes)
+
     def _is_normalized_row(self, match: Match) -> bool:
         x, weight = (match.kwargs[name].meta["val"] for name in ("x", "weight"))
         return weight.shape == x.shape[-1:] and weight.dtype == x.dtype and self._stands_before_product(match)
@@ -68,7 +90,7 @@ class QuantizedLinearPass(CustomGraphPass):
         return alike and value.device.type in self._devices and any(_is_input(y, user) for user in y.users)
 
 
-# --- What is looked for, and what takes its place ----------------------------------------------------------------------
+# --- What is looked for, and what takes its place ---------------------------------------------------------------------
 
 
 def _rms_norm(x, weight, eps):
@@ -89,7 +111,7 @@ def _octavo_silu_mul(gate, up):
     return _ops.silu_mul.default(gate, up)
 
 
-# --- Rewriting ---------------------------------------------------------------------------------------------------------
+# --- Rewriting --------------------------------------------------------------------------------------------------------
 
 
 def _values(nodes: Iterable[Any]) -> list[torch.Tensor]:
@@ -140,28 +162,20 @@ def _getitem(graph: fx.Graph, node: fx.Node, index: int) -> fx.Node:
     return item
 
 
-def _join_linears(graph: fx.Graph) -> None:
-    """Linears of one input and format → linear_joined."""
-    alike = defaultdict(list)
-    for node in graph.find_nodes(op="call_function", target=_ops.linear.default):
-        x, q, scale, zero_point, bias, *form = node.args
-        if all(map(_is_given, (q, scale, zero_point, bias))) and not node.kwargs:
-            alike[(x, zero_point is None, bias is None, *form)].append(node)
-    for (x, symmetric, without_bias, *form), nodes in alike.items():
-        if len(nodes) < 2:
-            continue
-        q, scale, zero_point, bias = (list(parts) for parts in zip(*(node.args[1:5] for node in nodes), strict=True))
-        with graph.inserting_before(nodes[0]):
-            joined = _call(
-                graph, _ops.linear_joined.default, x, q, scale, [] if symmetric else zero_point,
-                [] if without_bias else bias, *form,
-            )  # fmt: skip
-            sizes = [weight.shape[0] for weight in _values(q)]
-            parts = _call(graph, _aten.split_with_sizes.default, joined, sizes, -1)
-            outputs = [_getitem(graph, parts, i) for i in range(len(nodes))]
-        for node, output in zip(nodes, outputs, strict=True):
-            node.replace_all_uses_with(output)
-            graph.erase_node(node)
+def _join(nodes: list[fx.Node]) -> None:
+    """Products of one x → their operator of _JOINED, and its parts."""
+    graph, (x, *arguments) = nodes[0].graph, nodes[0].args
+    count = _TENSORS[nodes[0].target]
+    # Of each tensor all nodes', or none.
+    lists = [[] if first is None else [n.args[1 + i] for n in nodes] for i, first in enumerate(arguments[:count])]
+    with graph.inserting_before(nodes[0]):
+        joined = _call(graph, _JOINED[nodes[0].target], x, *lists, *arguments[count:])
+        sizes = [weight.shape[0] for weight in _values(lists[0])]
+        parts = _call(graph, _aten.split_with_sizes.default, joined, sizes, -1)
+        outputs = [_getitem(graph, parts, i) for i in range(len(nodes))]
+    for node, output in zip(nodes, outputs, strict=True):
+        node.replace_all_uses_with(output)
+        graph.erase_node(node)
 
 
 def _take_halves(node: fx.Node) -> None:

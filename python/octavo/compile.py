@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from . import ops  # noqa: F401  (registers the operators)
+
 
 def compile_options(mode: str = "default", dependent_launch: bool = True) -> dict[str, Any]:
     """Options for torch.compile with which decoder layers of quantized Linears run faster on CUDA:
@@ -11,10 +13,11 @@ def compile_options(mode: str = "default", dependent_launch: bool = True) -> dic
         octavo.join_weights(model)
         model.forward = torch.compile(model.forward, options=octavo.compile_options("reduce-overhead"))
 
-    In front of quantized Linears, RMSNorm as transformers' Llama writes it (weight · x.to(dtype), computed in float32), the
-    residual's addition and silu(gate) · up are computed by Octavo's kernels, behind which a Linear's kernel starts early;
-    Linears of one input are multiplied by one kernel where join_weights() has moved their weights together. All else,
-    other devices and float32 are left as they are. y of a normalization is rounded once, where eager code rounds twice.
+    In front of quantized Linears, RMSNorm as transformers' Llama writes it (weight · x.to(dtype), computed in
+    float32), the residual's addition and silu(gate) · up are computed by Octavo's kernels, behind which a Linear's
+    kernel starts early; Linears of one input are multiplied by one kernel where join_weights() has moved their
+    weights together. All else, other devices and float32 are left as they are. y of a normalization is rounded once,
+    where eager code rounds twice.
 
     Args:
         mode: one of torch.compile's, whose options are included, since it takes a mode or options.
@@ -26,7 +29,9 @@ def compile_options(mode: str = "default", dependent_launch: bool = True) -> dic
     """
     from ._linear_pass import QuantizedLinearPass  # with it comes inductor, which takes seconds to import
 
-    options = dict(torch._inductor.list_mode_options(mode)) | {"post_grad_custom_pre_pass": QuantizedLinearPass()}
+    devices = ("cuda",) if torch.ops.octavo.has_cuda() else ()
+    options = dict(torch._inductor.list_mode_options(mode))
+    options["post_grad_custom_pre_pass"] = QuantizedLinearPass(devices)
     if dependent_launch and hasattr(torch._inductor.config.triton, "enable_pdl"):
         options["triton.enable_pdl"] = True
     return options

@@ -73,7 +73,7 @@ def silu_mul(gate_up: torch.Tensor, up: torch.Tensor | None = None) -> torch.Ten
     return torch.ops.octavo.silu_mul(gate_up, up)
 
 
-# --- Gradients, computed in float32 by torch's operators ----------------------------------------------------------------
+# --- Gradients, computed in float32 by torch's operators --------------------------------------------------------------
 
 
 def _rms_norm_gradients(x, weight, eps, grad):

@@ -1,4 +1,4 @@
-"""Weights of layers that take the same input, side by side in memory, so that one kernel can multiply with all of them."""
+"""Weights of layers that take the same input, side by side in memory, for one kernel to multiply with all of them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from .packed import PACKED_WEIGHT
 
 
 def join_weights(model: nn.Module) -> int:
-    """Moves the weights of a module's children with the same K, scheme and dtype, such as q_proj, k_proj and v_proj, side
-    by side in memory, in their order.
+    """Moves the weights of a module's children with the same K, scheme and dtype, such as q_proj, k_proj and v_proj,
+    side by side in memory, in their order.
 
     Modules, state_dicts and results stay what they are; every module's weights are now views of a longer tensor. Code
-    that torch.compile compiles with compile_options() multiplies those of one input with one kernel, which takes less time
-    than one each: each begins and ends with a time in which it does not read at full speed. To be called when the model
-    is on its device; what moves weights later (model.to) takes them apart again. Peak memory: one module's weights more.
+    that torch.compile compiles with compile_options() multiplies those of one input with one kernel, which takes less
+    time than one each: each begins and ends with a time in which it does not read at full speed. To be called when
+    the model is on its device; what moves weights later (model.to) takes them apart again. Peak memory: one module's
+    weights more.
 
     Returns:
-        The number of layers whose weights moved. None do of packed weights, which the CPU's kernels read, and of schemes
-        with one scale in all.
+        The number of layers whose weights moved. None do of packed weights, which the CPU's kernels read, and of
+        schemes with one scale in all.
     """
     moved = 0
     for module in model.modules():

@@ -12,8 +12,9 @@ Importing this module loads the operators. They are called as torch.ops.octavo.<
     silu_mul_quantize   silu(gate) · up, quantized per token; without up, gate [..., 2K] holds both → q, scale [..., 1]
     rms_norm, add_rms_norm, silu_mul   the same rounded to x's dtype instead → y; y, sum; y
     linear              x [..., K] float · weight-only quantized [N, K] → [..., N] of x's dtype
-    linear_joined       linear with the weights of several layers, lists of q, scale, zero_point and bias (or none): their
-                        results side by side; one product where the weights are side by side in memory. No gradient
+    linear_joined       linear with the weights of several layers, lists of q, scale, zero_point and bias (or none):
+                        their results side by side; one product where the weights are side by side in memory. No
+                        gradient. linear_w8a8_joined: the same for linear_w8a8
     linear_w8a8         x [..., K] float, quantized per token · int8 [N, K] → [..., N] of x's dtype
     linear_w8a8_static  the same with one scale of x, float32 [1]
     linear_w4a8         linear with x quantized to int8 per token and group
@@ -171,7 +172,8 @@ def _(x, q, scale, zero_point, bias, num_bits, group_size, packed):
 
 
 @torch.library.register_fake("octavo::linear_joined")
-def _(x, q, scale, zero_point, bias, num_bits, group_size, packed):
+@torch.library.register_fake("octavo::linear_w8a8_joined")
+def _(x, q, *_):
     return x.new_empty((*x.shape[:-1], sum(part.shape[0] for part in q)))
 
 

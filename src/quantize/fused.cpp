@@ -142,8 +142,8 @@ void rms_norm_to(const Finish& finish, const MatrixView& x, const MatrixView& we
 }
 
 template <class Finish>
-void add_rms_norm_to(const Finish& finish, const MatrixView& x, const MatrixView& residual, const MatrixView& weight, float eps,
-                     const MutableMatrixView& sum, Parallel& parallel) {
+void add_rms_norm_to(const Finish& finish, const MatrixView& x, const MatrixView& residual, const MatrixView& weight,
+                     float eps, const MutableMatrixView& sum, Parallel& parallel) {
   visit_float(x.dtype, [&](auto type) {
     using T = decltype(type);
     const auto prepare = [&](std::int64_t m, float* row) {

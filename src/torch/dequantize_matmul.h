@@ -19,8 +19,9 @@ constexpr std::string_view dequantize_matmul_name(const Device& device) {
 // with groups and all of cuda_float_*_sm80 are for few tokens (but for products with a bias).
 bool too_large_for(std::string_view kernel, const Problem& problem);
 
-// Op::kLinear, whose x and y are views of the tensors (y's of as many rows and columns, in rows of any stride), by the table's kernel or, where it is too large for that, so; on CUDA
-// on a.stream, which is torch's current one. Checks the arguments.
+// Op::kLinear, whose x and y are views of the tensors (y's of as many rows and columns, in rows of any stride), by the
+// table's kernel or, where it is too large for that, so; on CUDA on a.stream, which is torch's current one. Checks the
+// arguments.
 void linear_or_dequantize(const Tensor& x, const Arguments& a, Tensor& y);
 
 }  // namespace octavo::torch_ops

@@ -1,6 +1,9 @@
-// Weight-only products of one x with the weights of several layers, side by side in y. Weights that follow each other in memory,
+// Products of one x with the weights of several layers, side by side in y. Weights that follow each other in memory,
 // as octavo.join_weights leaves them, are one product; others take one each.
 #include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "torch/cuda_stream.h"
@@ -36,7 +39,7 @@ bool are_side_by_side(const std::vector<Layer>& layers) {
   return std::ranges::adjacent_find(layers, [](const Layer& a, const Layer& b) { return !follows(a, b); }) == layers.end();
 }
 
-// The first of layers that are side by side, with the rows of all.
+// What layers that are side by side are as one.
 Arguments joined(const std::vector<Layer>& layers, int64_t rows) {
   Arguments a = {};
   a.w = layers.front().weight.view();
@@ -47,46 +50,31 @@ Arguments joined(const std::vector<Layer>& layers, int64_t rows) {
   return a;
 }
 
-Tensor linear_joined_op(const Tensor& x, const std::vector<Tensor>& q, const std::vector<Tensor>& scale,
-                        const std::vector<Tensor>& zero_point, const std::vector<Tensor>& bias, int64_t num_bits,
-                        int64_t group_size, bool packed) {
-  const auto one_each = [&](const std::vector<Tensor>& tensors) { return tensors.empty() || tensors.size() == q.size(); };
-  require(!q.empty() && scale.size() == q.size() && one_each(zero_point) && one_each(bias), "there are ", q.size(),
-          " weights, ", scale.size(), " scales, ", zero_point.size(), " zero points and ", bias.size(),
-          " biases; there must be one of each for every weight, or no zero points, or no biases");
-  const Device device = device_of(x, "x");
-  const Tensor in = as_contiguous(x);
-  const MatrixView rows = matrix_of(in, "x");
-  const auto if_any = [](const std::vector<Tensor>& tensors, std::size_t i) {
-    return tensors.empty() ? std::nullopt : std::optional<Tensor>(tensors[i]);
-  };
-  std::vector<Layer> layers;
-  layers.reserve(q.size());
+// The layers' products of x, by calls of product(arguments, y) with y a matrix that arguments.y views.
+template <class Product>
+Tensor products(const Tensor& x, const MatrixView& rows, const std::vector<Layer>& layers, const Product& product) {
   int64_t N = 0;
   bool constant = true;
-  for (std::size_t i = 0; i < q.size(); ++i) {
-    layers.push_back({Weight(q[i], scale[i], if_any(zero_point, i), num_bits, group_size, packed, rows.cols),
-                      Bias(if_any(bias, i))});
-    N += layers.back().weight.rows();
-    constant = constant && !layers.back().weight.is_copied();
+  for (const Layer& layer : layers) {
+    N += layer.weight.rows();
+    constant = constant && !layer.weight.is_copied();
   }
-
-  Tensor y = new_tensor(with_last(in, N), in.scalar_type(), device);
+  Tensor y = new_tensor(with_last(x, N), x.scalar_type(), rows.device);
   const MutableMatrixView out = mutable_matrix_of(y, "y");
+  Tensor all = torch::stable::view(y, std::vector<int64_t>{out.rows, N});
   const auto run = [&](Arguments a, const MutableMatrixView& columns, Tensor& tensor) {
     a.x = rows;
     a.y = columns;
     a.constant_w = constant;
 #if OCTAVO_HAVE_CUDA
-    if (device.type == DeviceType::kCuda) a.stream = stream_on(device);
+    if (rows.device.type == DeviceType::kCuda) a.stream = stream_on(rows.device);
 #endif
-    linear_or_dequantize(in, a, tensor);
+    product(a, tensor);
   };
   if (are_side_by_side(layers)) {
-    run(joined(layers, N), out, y);
+    run(joined(layers, N), out, all);
     return y;
   }
-  Tensor all = torch::stable::view(y, std::vector<int64_t>{out.rows, N});
   int64_t first = 0;
   for (const Layer& layer : layers) {
     const int64_t last = first + layer.weight.rows();
@@ -100,12 +88,63 @@ Tensor linear_joined_op(const Tensor& x, const std::vector<Tensor>& q, const std
   return y;
 }
 
+void check_counts(const std::vector<Tensor>& q, const std::vector<Tensor>& scale, const std::vector<Tensor>& zero_point,
+                  const std::vector<Tensor>& bias) {
+  const auto one_each = [&](const std::vector<Tensor>& tensors) { return tensors.empty() || tensors.size() == q.size(); };
+  require(!q.empty() && scale.size() == q.size() && one_each(zero_point) && one_each(bias), "there are ", q.size(),
+          " weights, ", scale.size(), " scales, ", zero_point.size(), " zero points and ", bias.size(),
+          " biases; there must be one of each for every weight, or no zero points, or no biases");
+}
+
+std::optional<Tensor> if_any(const std::vector<Tensor>& tensors, std::size_t i) {
+  return tensors.empty() ? std::nullopt : std::optional<Tensor>(tensors[i]);
+}
+
+Tensor linear_joined_op(const Tensor& x, const std::vector<Tensor>& q, const std::vector<Tensor>& scale,
+                        const std::vector<Tensor>& zero_point, const std::vector<Tensor>& bias, int64_t num_bits,
+                        int64_t group_size, bool packed) {
+  check_counts(q, scale, zero_point, bias);
+  const Tensor in = as_contiguous(x);
+  const MatrixView rows = matrix_of(in, "x");
+  std::vector<Layer> layers;
+  for (std::size_t i = 0; i < q.size(); ++i) {
+    layers.push_back(
+        {Weight(q[i], scale[i], if_any(zero_point, i), num_bits, group_size, packed, rows.cols), Bias(if_any(bias, i))});
+  }
+  return products(in, rows, layers, [&](const Arguments& a, Tensor& y) { linear_or_dequantize(in, a, y); });
+}
+
+Tensor linear_w8a8_joined_op(const Tensor& x, const std::vector<Tensor>& q, const std::vector<Tensor>& scale,
+                             const std::vector<Tensor>& bias) {
+  check_counts(q, scale, {}, bias);
+  const Tensor in = as_contiguous(x);
+  const MatrixView rows = matrix_of(in, "x");
+  std::vector<Layer> layers;
+  for (std::size_t i = 0; i < q.size(); ++i) {
+    layers.push_back(
+        {Weight(q[i], scale[i], std::nullopt, 8, group_size_of(scale[i]), false, rows.cols), Bias(if_any(bias, i))});
+  }
+  return products(in, rows, layers, [&](const Arguments& a, const Tensor&) {
+    if (rows.device.type == DeviceType::kCpu) return check(linear_w8a8(rows, a.w, a.bias, a.y, torch_threads()));
+    const int64_t bytes = w8a8_workspace_bytes(rows.rows, rows.cols);
+    Tensor workspace = new_tensor({bytes}, ScalarType::Byte, rows.device);
+    const std::span<std::byte> memory(static_cast<std::byte*>(workspace.mutable_data_ptr()),
+                                      static_cast<std::size_t>(bytes));
+    check(linear_w8a8(rows, a.w, a.bias, a.y, memory, a.stream, a.constant_w));
+  });
+}
+
+void add_kernels(torch::stable::detail::StableLibrary& m) {
+  m.impl("linear_joined", TORCH_BOX(&linear_joined_op));
+  m.impl("linear_w8a8_joined", TORCH_BOX(&linear_w8a8_joined_op));
+}
+
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(octavo, CPU, m) { m.impl("linear_joined", TORCH_BOX(&linear_joined_op)); }
+STABLE_TORCH_LIBRARY_IMPL(octavo, CPU, m) { add_kernels(m); }
 
 #if OCTAVO_HAVE_CUDA
-STABLE_TORCH_LIBRARY_IMPL(octavo, CUDA, m) { m.impl("linear_joined", TORCH_BOX(&linear_joined_op)); }
+STABLE_TORCH_LIBRARY_IMPL(octavo, CUDA, m) { add_kernels(m); }
 #endif
 
 }  // namespace octavo::torch_ops

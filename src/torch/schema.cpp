@@ -25,12 +25,14 @@ STABLE_TORCH_LIBRARY(octavo, m) {
       "linear(Tensor x, Tensor q, Tensor scale, Tensor? zero_point, Tensor? bias, int num_bits, int group_size, "
       "bool packed) -> Tensor");
   m.def(
-      "linear_joined(Tensor x, Tensor[] q, Tensor[] scale, Tensor[] zero_point, Tensor[] bias, int num_bits, int group_size, "
+      "linear_joined(Tensor x, Tensor[] q, Tensor[] scale, Tensor[] zero_point, Tensor[] bias, int num_bits, int "
+      "group_size, "
       "bool packed) -> Tensor");
   m.def(
       "linear_w4a8(Tensor x, Tensor q, Tensor scale, Tensor? zero_point, Tensor? bias, int num_bits, int group_size, "
       "bool packed) -> Tensor");
   m.def("linear_w8a8(Tensor x, Tensor q, Tensor scale, Tensor? bias) -> Tensor");
+  m.def("linear_w8a8_joined(Tensor x, Tensor[] q, Tensor[] scale, Tensor[] bias) -> Tensor");
   m.def("linear_w8a8_static(Tensor x, Tensor q, Tensor scale, Tensor? bias, Tensor x_scale) -> Tensor");
   m.def("linear_llm_int8(Tensor x, Tensor q, Tensor scale, Tensor? bias, float threshold, int rule) -> Tensor");
   m.def(

@@ -10,6 +10,7 @@ from torch import nn
 import octavo
 from octavo import QuantizedLinear, parse_scheme
 from octavo._linear_pass import QuantizedLinearPass
+from octavo.scheme import Activation
 
 ops = torch.ops.octavo
 SCHEMES = ["w8a16", "w4a16-g32", "w4a16-g64-asym", "w8a16-tensor"]
@@ -40,6 +41,8 @@ class RowMajorLinear(nn.Module):
         return self.scheme.num_bits, self.scheme.group_size, self.scheme.packed
 
     def forward(self, x):
+        if self.scheme.activation != Activation.FLOAT:
+            return ops.linear_w8a8(x, self.q, self.scale, self.bias)
         return ops.linear(x, *self.parts, *self.form)
 
 
@@ -102,7 +105,7 @@ def close(found, expected):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", [*SCHEMES, "w8a8"])
 @pytest.mark.parametrize("device", DEVICES)
 @torch.no_grad()
 def test_a_layer(device, scheme, bias, dtype):
@@ -111,7 +114,8 @@ def test_a_layer(device, scheme, bias, dtype):
     for leading in ((1, 1), (2, 5), (40,)):
         x = torch.randn(*leading, HIDDEN, dtype=dtype, device=device)
         assert close(compiled(x), layer(x))
-        assert the_pass.left == ["add_rms_norm", "linear", "linear", "linear_joined", "linear_joined", "rms_norm", "silu_mul"]
+        one, several = ("linear_w8a8", "linear_w8a8_joined") if scheme == "w8a8" else ("linear", "linear_joined")
+        assert the_pass.left == sorted(["rms_norm", several, one, "add_rms_norm", several, "silu_mul", one])
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -153,7 +157,7 @@ def test_what_is_left_alone():
     # Only on the devices that it is for.
     the_pass = Recorded(("cuda",))
     compiled_by(layer, the_pass)(x)
-    assert the_pass.left.count("linear_joined") == 2 and "rms_norm" not in the_pass.left
+    assert the_pass.left == ["linear"] * 7
 
 
 @torch.no_grad()
@@ -192,11 +196,11 @@ def test_options():
     torch.compiler.reset()
     with torch.no_grad():
         assert close(torch.compile(layer, options=octavo.compile_options())(x), layer(x))
-    first, second = QuantizedLinearPass(), QuantizedLinearPass()
-    assert first.uuid() == second.uuid() != QuantizedLinearPass(("cpu",)).uuid()
+    first, second = (QuantizedLinearPass(["cuda"]) for _ in range(2))
+    assert first.uuid() == second.uuid() != QuantizedLinearPass(["cpu"]).uuid()
 
 
-# --- linear_joined -----------------------------------------------------------------------------------------------------
+# --- linear_joined ----------------------------------------------------------------------------------------------------
 
 
 def joined_arguments(linears, together):
@@ -227,11 +231,24 @@ def test_linear_joined(device, scheme, bias, together):
             torch.testing.assert_close(y, expected, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("device", DEVICES)
+@torch.no_grad()
+def test_linear_w8a8_joined(device, bias, together):
+    linears = [RowMajorLinear(HIDDEN, N, "w8a8", bias, torch.float16).to(device) for N in (96, 8, 40, 7)]
+    q, scale, _, b, *_ = joined_arguments(linears, together)
+    for leading in ((), (1,), (2, 3), (30,), (300,), (0, 2)):
+        x = torch.randn(*leading, HIDDEN, dtype=torch.float16, device=device)
+        y = ops.linear_w8a8_joined(x, q, scale, b)
+        assert torch.equal(y, torch.cat([m(x) for m in linears], -1))  # integers: the same bits
+
+
 def test_linear_joined_says_what_does_not_fit():
     linears = [RowMajorLinear(HIDDEN, 8, "w8a16", True, torch.float16) for _ in range(2)]
     x = torch.randn(1, HIDDEN).half()
     q, scale, _, bias, *form = joined_arguments(linears, False)
-    with pytest.raises(RuntimeError, match="there are 2 weights, 1 scales, 0 zero points and 2 biases; there must be one"):
+    with pytest.raises(RuntimeError, match="there are 2 weights, 1 scales, 0 zero points and 2 biases"):
         ops.linear_joined(x, q, scale[:1], [], bias, *form)
     with pytest.raises(RuntimeError, match="there are 0 weights"):
         ops.linear_joined(x, [], [], [], [], *form)
@@ -239,7 +256,7 @@ def test_linear_joined_says_what_does_not_fit():
         ops.linear_joined(x[:, :-1], q, scale, [], bias, *form)
 
 
-# --- join_weights ------------------------------------------------------------------------------------------------------
+# --- join_weights -----------------------------------------------------------------------------------------------------
 
 
 class Projections(nn.Module):

@@ -66,6 +66,7 @@ def cases():
     yield "linear", (x[0].bfloat16(), packed, group_scale, zero_point, None, 4, 16, True)
     yield "linear_joined", (x, [q8, q8], [scale, scale], [], [bias, bias], 8, -1, False)
     yield "linear_joined", (x[0].bfloat16(), [packed], [group_scale], [zero_point], [], 4, 16, True)
+    yield "linear_w8a8_joined", (x.half(), [q8, q8], [scale, scale], [bias.half(), bias.half()])
     yield "linear_w4a8", (x.half(), packed, group_scale, zero_point, bias.half(), 4, 16, True)
     yield "linear_llm_int8", (x, q8, scale, bias, 1.0, 0)
     yield "linear_llm_int8", (x.half(), q8, scale, None, 1.0, 1)

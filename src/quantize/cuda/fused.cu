@@ -1,6 +1,6 @@
-// RMSNorm and SiLU · up, each quantized per token or rounded in the same pass. A thread block takes a row. Rows of up to 8 pieces
-// a thread (float32: 4) are read once and stay in registers; longer ones, and those that 16-byte accesses cannot take, are
-// computed again each time they are needed.
+// RMSNorm and SiLU · up, each quantized per token or rounded in the same pass. A thread block takes a row. Rows of up to 8
+// pieces a thread (float32: 4) are read once and stay in registers; longer ones, and those that 16-byte accesses cannot
+// take, are computed again each time they are needed.
 #include <algorithm>
 
 #include "core/cuda_launch.cuh"

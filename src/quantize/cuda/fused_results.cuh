@@ -1,5 +1,6 @@
 // What becomes of a row that stands in front of a product: int8 with a scale for the row, or its type's nearest numbers.
-// write() takes a thread's pieces as Row::compute() left them (fused_rows.cuh), write_elements() rows of any length and address.
+// write() takes a thread's pieces as Row::compute() left them (fused_rows.cuh), write_elements() rows of any length and
+// address.
 #pragma once
 
 #include "quantize/cuda/fused_rows.cuh"
@@ -8,7 +9,8 @@ namespace octavo::fused {
 
 __device__ inline unsigned magnitude(float x) { return __float_as_uint(x) & 0x7fffffffu; }
 
-// Calls body(k) for the elements of a thread's pieces. Threads keep to them, so that they read what they have written themselves.
+// Calls body(k) for the elements of a thread's pieces. Threads keep to them, so that they read what they have written
+// themselves.
 template <class Body>
 __device__ void each_element(std::int64_t K, const Body& body) {
   for (std::int64_t first = threadIdx.x * kPiece; first < K; first += blockDim.x * kPiece) {

@@ -1,6 +1,6 @@
-// What stands in front of a product: rows of RMSNorm and of SiLU · up, as the kernels of fused.cu compute them. What stands in a
-// row is computed from pieces of kPiece neighbours, thread t those of number t, t + T, t + 2T …, T a power of two, as the order
-// of a sum of squares wants it (quantize/formulas.h).
+// What stands in front of a product: rows of RMSNorm and of SiLU · up, as the kernels of fused.cu compute them. What stands
+// in a row is computed from pieces of kPiece neighbours, thread t those of number t, t + T, t + 2T …, T a power of two, as
+// the order of a sum of squares wants it (quantize/formulas.h).
 #pragma once
 
 #include "core/half.cuh"
@@ -122,7 +122,8 @@ __device__ inline float sum_of_block(float mine) {
 // x, or x + residual, normalized. After prepare() a thread may ask for its elements.
 template <class T, bool kAdd>
 struct RmsNorm {
-  // kWhole: a block must have all of a row. kTwoEachOfMany: up to how many pieces a thread has two, where there are many rows.
+  // kWhole: a block must have all of a row. kTwoEachOfMany: up to how many pieces a thread has two, where there are many
+  // rows.
   static constexpr bool kWhole = true;
   static constexpr int kBytes = sizeof(T), kTwoEachOfMany = 0;
   Rows<const T> x, residual;

@@ -21,7 +21,8 @@ void cuda_silu_mul_quantize(const MatrixView& /*gate*/, const MatrixView& /*up*/
 void cuda_rms_norm(const MatrixView& /*x*/, const MatrixView& /*residual*/, const MatrixView& /*weight*/, float /*eps*/,
                    const MutableMatrixView& /*sum*/, const MutableMatrixView& /*y*/, Stream /*stream*/) {}
 
-void cuda_silu_mul(const MatrixView& /*gate*/, const MatrixView& /*up*/, const MutableMatrixView& /*y*/, Stream /*stream*/) {}
+void cuda_silu_mul(const MatrixView& /*gate*/, const MatrixView& /*up*/, const MutableMatrixView& /*y*/, Stream /*stream*/) {
+}
 
 void cuda_quantize(const MatrixView& /*w*/, DType /*scale_dtype*/, const MutableQuantizedWeight& /*out*/,
                    Stream /*stream*/) {}
