@@ -103,15 +103,23 @@ def close(found, expected):
     return ((found - expected).float().norm() / expected.float().norm()).item() < 4 * torch.finfo(found.dtype).eps
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("scheme", [*SCHEMES, "w8a8"])
+@pytest.mark.parametrize(
+    ("scheme", "bias", "dtype"),
+    [
+        ("w8a16", False, torch.float16),
+        ("w8a16", True, torch.bfloat16),
+        ("w8a16-tensor", True, torch.float16),
+        ("w4a16-g32", False, torch.bfloat16),
+        ("w4a16-g64-asym", True, torch.float16),
+        ("w8a8", True, torch.float16),
+    ],
+)
 @pytest.mark.parametrize("device", DEVICES)
 @torch.no_grad()
 def test_a_layer(device, scheme, bias, dtype):
     layer, the_pass = Layer(scheme, bias, dtype).to(device), Recorded()
     compiled = compiled_by(layer, the_pass, dynamic=False)
-    for leading in ((1, 1), (2, 5), (40,)):
+    for leading in ((1, 1), (2, 5)):
         x = torch.randn(*leading, HIDDEN, dtype=dtype, device=device)
         assert close(compiled(x), layer(x))
         one, several = ("linear_w8a8", "linear_w8a8_joined") if scheme == "w8a8" else ("linear", "linear_joined")
