@@ -45,6 +45,9 @@ class QuantizedLinearPass(CustomGraphPass):
         for dtype in (torch.float16, torch.bfloat16):
             self._add_patterns(dtype)
 
+    def __deepcopy__(self, memo: dict) -> QuantizedLinearPass:
+        return self  # it never changes, and transformers copies options
+
     def uuid(self) -> Any:
         return get_hash_for_files((__file__,), repr(self._devices))
 

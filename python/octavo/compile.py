@@ -1,5 +1,6 @@
 """torch.compile around quantized layers."""
 
+import functools
 from typing import Any
 
 import torch
@@ -7,11 +8,23 @@ import torch
 from . import ops  # noqa: F401  (registers the operators)
 
 
+@functools.cache
+def _pass():
+    """One for all calls: options that are equal need no second compilation."""
+    from ._linear_pass import QuantizedLinearPass  # with it comes inductor, which takes seconds to import
+
+    return QuantizedLinearPass(("cuda",) if torch.ops.octavo.has_cuda() else ())
+
+
 def compile_options(mode: str = "default", dependent_launch: bool = True) -> dict[str, Any]:
     """Options for torch.compile with which decoder layers of quantized Linears run faster on CUDA:
 
         octavo.join_weights(model)
         model.forward = torch.compile(model.forward, options=octavo.compile_options("reduce-overhead"))
+
+    or, for transformers' generate() with a static cache, as compile_config
+
+        transformers.CompileConfig(mode=None, options=octavo.compile_options("reduce-overhead"))
 
     In front of quantized Linears, RMSNorm as transformers' Llama writes it (weight · x.to(dtype), computed in
     float32), the residual's addition and silu(gate) · up are computed by Octavo's kernels, behind which a Linear's
@@ -27,11 +40,8 @@ def compile_options(mode: str = "default", dependent_launch: bool = True) -> dic
     Raises:
         RuntimeError: torch knows no such mode.
     """
-    from ._linear_pass import QuantizedLinearPass  # with it comes inductor, which takes seconds to import
-
-    devices = ("cuda",) if torch.ops.octavo.has_cuda() else ()
     options = dict(torch._inductor.list_mode_options(mode))
-    options["post_grad_custom_pre_pass"] = QuantizedLinearPass(devices)
+    options["post_grad_custom_pre_pass"] = _pass()
     if dependent_launch and hasattr(torch._inductor.config.triton, "enable_pdl"):
         options["triton.enable_pdl"] = True
     return options

@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_models import llama
 from torch import nn
+from transformers import CompileConfig
 
 import octavo
 from octavo import QuantizedLinear, parse_scheme
@@ -206,6 +208,25 @@ def test_options():
         assert close(torch.compile(layer, options=octavo.compile_options())(x), layer(x))
     first, second = (QuantizedLinearPass(["cuda"]) for _ in range(2))
     assert first.uuid() == second.uuid() != QuantizedLinearPass(["cpu"]).uuid()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@torch.no_grad()
+def test_transformers_generate(device):
+    model = llama(hidden_size=256, intermediate_size=512, initializer_range=0.05).to(device, torch.float16)
+    octavo.quantize_model(model, "w4a16-g64")
+    octavo.join_weights(model)
+    torch.compiler.reset()
+    config = CompileConfig(mode=None, options=octavo.compile_options("reduce-overhead"))
+    config._compile_all_devices = True
+    assert config == CompileConfig(mode=None, options=octavo.compile_options("reduce-overhead"))
+    tokens = torch.arange(2, 12, device=device).reshape(2, 5)
+    options = dict(max_new_tokens=2, do_sample=False, output_logits=True, return_dict_in_generate=True)
+    expected = model.generate(tokens, **options).logits
+    # The first token is not a compiled step's, the second is.
+    found = model.generate(tokens, **options, cache_implementation="static", compile_config=config).logits
+    for a, b in zip(found, expected, strict=True):
+        assert close(a.half(), b.half())
 
 
 # --- linear_joined ----------------------------------------------------------------------------------------------------
