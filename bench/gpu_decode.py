@@ -191,6 +191,8 @@ def with_amdahl(row: dict, fp16: dict) -> dict:
 
 
 def quantized_model(scheme: str, configuration: dict) -> LlamaForCausalLM:
+    torch.compiler.reset()  # which holds tensors of the model before
+    gc.collect()
     model = random_llama(torch.float16, "cuda", **configuration)
     share_layer_number(model)
     if scheme != "fp16":

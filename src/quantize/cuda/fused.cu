@@ -17,12 +17,18 @@ using cuda::rows_of;
 
 constexpr int kSlowThreads = 256;
 
-// The next kernel may start at once: it asks for its weights while this one waits for its row.
+// kEarly: the next kernel may start at once, and ask for its weights while this one waits for its rows.
+template <bool kEarly>
+__device__ void wait_and_launch_dependents() {
+  if constexpr (kEarly) ptx::launch_dependents();
+  ptx::wait_for_predecessor();
+  if constexpr (!kEarly) ptx::launch_dependents();
+}
+
 template <int kPieces, class Row, class Result>
 __global__ void __launch_bounds__(kMaxThreads, kPieces* Row::kBytes < 16 ? 2 : 1)
     pieces_kernel(const Row row, const Result result, int pieces) {
-  ptx::launch_dependents();
-  ptx::wait_for_predecessor();
+  wait_and_launch_dependents<Result::kEarly>();
   const int first = static_cast<int>(blockIdx.y * blockDim.x * kPieces + threadIdx.x);
   float y[kPieces][kPiece];
   row.compute(y, blockIdx.x, first, pieces);
@@ -31,8 +37,7 @@ __global__ void __launch_bounds__(kMaxThreads, kPieces* Row::kBytes < 16 ? 2 : 1
 
 template <class Row, class Result>
 __global__ void __launch_bounds__(kSlowThreads) elements_kernel(Row row, const Result result, std::int64_t K) {
-  ptx::launch_dependents();
-  ptx::wait_for_predecessor();
+  wait_and_launch_dependents<Result::kEarly>();
   row.prepare(blockIdx.x, K);
   result.write_elements(row, blockIdx.x, K);
 }

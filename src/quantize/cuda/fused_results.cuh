@@ -20,6 +20,8 @@ __device__ void each_element(std::int64_t K, const Body& body) {
 
 struct Quantized {
   static constexpr bool kWhole = true;  // a block must have all of a row
+  // Whether the next kernel starts before this one waits. In a row of quantizations of 16 rows that took 17 % more time.
+  static constexpr bool kEarly = false;
   static constexpr int kAlignment = kPiece;
   Rows<std::int8_t> q;
   Rows<float> scale;
@@ -67,7 +69,7 @@ struct Quantized {
 
 template <class T>
 struct Rounded {
-  static constexpr bool kWhole = false;
+  static constexpr bool kWhole = false, kEarly = true;
   static constexpr int kAlignment = 16;
   Rows<T> y;
 
