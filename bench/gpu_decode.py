@@ -202,6 +202,12 @@ def quantized_model(scheme: str, configuration: dict) -> LlamaForCausalLM:
     return model
 
 
+def held_bytes(model: LlamaForCausalLM) -> int:
+    """Of parameters and buffers."""
+    tensors = (*model.parameters(), *model.buffers())
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
 def parse_row(text: str) -> tuple[int, int]:
     batch, _, length = text.partition("x")
     return int(batch), int(length)
@@ -225,7 +231,7 @@ def main() -> None:
     rows, fp16 = [], {}
     for scheme in ("fp16", *options.schemes):
         model = quantized_model(scheme, configuration)
-        held = round(torch.cuda.memory_allocated() / 1e9, 2)
+        held = round(held_bytes(model) / 1e9, 2)
         for compiling in (plain,) if scheme == "fp16" else (plain, octavos):
             if compiling is octavos:
                 octavo.join_weights(model)

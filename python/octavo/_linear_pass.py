@@ -9,7 +9,6 @@ let it start at once. And Linears of one input become one product, since every k
 from __future__ import annotations
 
 import operator
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,12 +52,18 @@ class QuantizedLinearPass(CustomGraphPass):
 
     def __call__(self, graph: fx.Graph) -> None:
         self._patterns.apply(graph)
-        for node in graph.find_nodes(op="call_function", target=_ops.rms_norm.default):
+        for node in self._calls(graph, _ops.rms_norm.default):
             _add_residual(node)
-        self._join(graph)
-        for node in graph.find_nodes(op="call_function", target=_ops.silu_mul.default):
+        for nodes in self._of_one_input(graph):
+            _join(nodes)
+        for node in self._calls(graph, _ops.silu_mul.default):
             _take_halves(node)
         graph.eliminate_dead_code()
+
+    def _calls(self, graph: fx.Graph, *targets: Any) -> list[fx.Node]:
+        """Calls of operators that return a tensor, in the graph's order."""
+        calls = (node for node in graph.nodes if node.op == "call_function" and node.target in targets)
+        return [node for node in calls if node.meta["val"].device.type in self._devices]
 
     def _add_patterns(self, dtype: torch.dtype) -> None:
         x, weight = torch.empty(2, 3, 8, dtype=dtype), torch.empty(8, dtype=dtype)
@@ -67,30 +72,35 @@ class QuantizedLinearPass(CustomGraphPass):
             scalar_workaround={"eps": 1e-6},
         )  # fmt: skip
         register_replacement(
-            _silu_mul, _octavo_silu_mul, [x, x.clone()], fwd_only, self._patterns, self._stands_before_product
+            _silu_mul, _octavo_silu_mul, [x, x.clone()], fwd_only, self._patterns, self._is_product_of_rows
         )
 
-    def _join(self, graph: fx.Graph) -> None:
-        alike = defaultdict(list)
-        for target, tensors in _TENSORS.items():
-            for node in graph.find_nodes(op="call_function", target=target):
-                x, *arguments = node.args
-                weight = arguments[:tensors]
-                if all(map(_is_given, weight)) and not node.kwargs and node.meta["val"].device.type in self._devices:
-                    alike[(target, x, *(part is None for part in weight), *arguments[tensors:])].append(node)
-        for nodes in alike.values():
-            if len(nodes) > 1:
-                _join(nodes)
-
     def _is_normalized_row(self, match: Match) -> bool:
-        x, weight = (match.kwargs[name].meta["val"] for name in ("x", "weight"))
-        return weight.shape == x.shape[-1:] and weight.dtype == x.dtype and self._stands_before_product(match)
-
-    def _stands_before_product(self, match: Match) -> bool:
         y = match.output_node()
-        value = y.meta["val"]
-        alike = all(v.dtype == value.dtype for v in _values(match.kwargs.values()))
-        return alike and value.device.type in self._devices and any(_is_input(y, user) for user in y.users)
+        x, weight = match.kwargs["x"], match.kwargs["weight"]
+        alike = _is_like(x, y) and _is_like(weight, y, y.meta["val"].shape[-1:])
+        eps = match.kwargs.get("eps")  # a number, or a symbol's node
+        return alike and not _is_tensor(eps) and self._stands_before_product(y)
+
+    def _is_product_of_rows(self, match: Match) -> bool:
+        y = match.output_node()
+        return all(_is_like(match.kwargs.get(name), y) for name in ("gate", "up")) and self._stands_before_product(y)
+
+    def _stands_before_product(self, y: fx.Node) -> bool:
+        return y.meta["val"].device.type in self._devices and any(
+            user.target in _PRODUCTS and user.args[0] is y for user in y.users
+        )
+
+    def _of_one_input(self, graph: fx.Graph) -> list[list[fx.Node]]:
+        """Products of one input and format, with no other product between them: far apart, results would wait long."""
+        runs, last = [], None
+        for node in self._calls(graph, *_PRODUCTS):
+            key = _form(node)
+            if key is None or key != last:
+                runs.append([])
+            runs[-1].append(node)
+            last = key
+        return [run for run in runs if len(run) > 1]
 
 
 # --- What is looked for, and what takes its place ---------------------------------------------------------------------
@@ -121,20 +131,49 @@ def _values(nodes: Iterable[Any]) -> list[torch.Tensor]:
     return [node.meta["val"] for node in nodes if isinstance(node, fx.Node)]
 
 
-def _is_input(x: fx.Node, user: fx.Node) -> bool:
-    return user.target in _PRODUCTS and user.args[0] is x
+def _is_tensor(node: Any) -> bool:
+    return isinstance(node, fx.Node) and isinstance(node.meta["val"], torch.Tensor)
+
+
+def _is_like(node: Any, y: fx.Node, shape: torch.Size | None = None) -> bool:
+    """Whether it is a tensor of y's type, and of y's shape or another."""
+    if not _is_tensor(node):
+        return False
+    value, expected = node.meta["val"], y.meta["val"]
+    return value.dtype == expected.dtype and value.shape == (expected.shape if shape is None else shape)
 
 
 def _is_given(node: Any) -> bool:
     """Whether it is there before the first operation."""
-    return not isinstance(node, fx.Node) or node.op in ("placeholder", "get_attr")
+    return not isinstance(node, fx.Node) or node.op == "placeholder"
 
 
-def _call(graph: fx.Graph, target: Any, *args: Any) -> fx.Node:
-    node = graph.call_function(target, args)
+def _form(product: fx.Node) -> tuple | None:
+    """What products that can be joined have in common: the operator, x, and the weight's format."""
+    tensors = _TENSORS.get(product.target)
+    if tensors is None or product.kwargs:
+        return None
+    x, *arguments = product.args
+    weight = arguments[:tensors]
+    if not all(map(_is_given, weight)):
+        return None
+    return product.target, x, *(part is None for part in weight), *arguments[tensors:]
+
+
+def _is_returned(node: fx.Node) -> bool:
+    """Whether the graph returns it or a view of it."""
+
+    def shares_memory(user: fx.Node) -> bool:
+        return user.target is operator.getitem or getattr(user.target, "is_view", False)
+
+    return any(user.op == "output" or (shares_memory(user) and _is_returned(user)) for user in node.users)
+
+
+def _call(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    node = graph.call_function(target, args, kwargs)
     fake = tree_map(lambda a: a.meta["val"] if isinstance(a, fx.Node) else a, args)
     with next(a for a in _values(node.all_input_nodes) if isinstance(a, torch.Tensor)).fake_mode:
-        node.meta["val"] = target(*fake)
+        node.meta["val"] = target(*fake, **kwargs)
     return node
 
 
@@ -144,10 +183,7 @@ def _add_residual(norm: fx.Node) -> None:
     if total.target is not _aten.add.Tensor or total.kwargs or not _is_given(weight):
         return
     parts = total.args
-    if not any(isinstance(part, fx.Node) and part.target in _PRODUCTS for part in parts):
-        return
-    values, expected = _values(parts), total.meta["val"]
-    if len(values) < 2 or any((v.shape, v.dtype) != (expected.shape, expected.dtype) for v in values):
+    if not all(_is_like(part, total) for part in parts) or not any(part.target in _PRODUCTS for part in parts):
         return
     graph = norm.graph
     with graph.inserting_before(total):
@@ -176,6 +212,12 @@ def _join(nodes: list[fx.Node]) -> None:
         sizes = [weight.shape[0] for weight in _values(lists[0])]
         parts = _call(graph, _aten.split_with_sizes.default, joined, sizes, -1)
         outputs = [_getitem(graph, parts, i) for i in range(len(nodes))]
+        # What is returned has the strides, and no more memory, than it had.
+        contiguous = dict(memory_format=torch.contiguous_format)
+        outputs = [
+            _call(graph, _aten.clone.default, output, **contiguous) if _is_returned(node) else output
+            for node, output in zip(nodes, outputs, strict=True)
+        ]
     for node, output in zip(nodes, outputs, strict=True):
         node.replace_all_uses_with(output)
         graph.erase_node(node)

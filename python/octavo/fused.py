@@ -76,13 +76,16 @@ def silu_mul(gate_up: torch.Tensor, up: torch.Tensor | None = None) -> torch.Ten
 # --- Gradients, computed in float32 by torch's operators --------------------------------------------------------------
 
 
-def _rms_norm_gradients(x, weight, eps, grad):
-    """Of y in x and weight."""
+def _rms_norm_gradients(ctx, grad):
+    """Of y in x, or in the sum, and in weight, where that trains."""
+    x, weight = ctx.saved_tensors
     wide, grad = x.float(), grad.float()
-    factor = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    factor = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + ctx.eps)
     normalized = wide * factor
     scaled = grad * weight.float()
     grad_x = factor * (scaled - normalized * (scaled * normalized).mean(-1, keepdim=True))
+    if not ctx.needs_input_grad[-2]:
+        return grad_x.to(x.dtype), None
     grad_weight = (grad * normalized).reshape(-1, x.shape[-1]).sum(0)
     return grad_x.to(x.dtype), grad_weight.to(weight.dtype)
 
@@ -94,11 +97,11 @@ def _save_row(ctx, inputs, output) -> None:
 
 
 def _rms_norm_backward(ctx, grad):
-    return *_rms_norm_gradients(*ctx.saved_tensors, ctx.eps, grad), None
+    return *_rms_norm_gradients(ctx, grad), None
 
 
 def _add_rms_norm_backward(ctx, grad, grad_sum):
-    grad_x, grad_weight = _rms_norm_gradients(*ctx.saved_tensors, ctx.eps, grad)
+    grad_x, grad_weight = _rms_norm_gradients(ctx, grad)
     grad_x = grad_x + grad_sum
     return grad_x, grad_x, grad_weight, None
 

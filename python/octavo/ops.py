@@ -158,11 +158,13 @@ def _(x, weight, eps):
 
 @torch.library.register_fake("octavo::add_rms_norm")
 def _(x, residual, weight, eps):
+    torch._check(residual.shape == x.shape, lambda: "octavo: residual has another shape than x")
     return x.new_empty(x.shape), x.new_empty(x.shape)
 
 
 @torch.library.register_fake("octavo::silu_mul")
 def _(gate, up):
+    torch._check(up is None or up.shape == gate.shape, lambda: "octavo: up has another shape than gate")
     return gate.new_empty((*gate.shape[:-1], gate.shape[-1] // 2 if up is None else gate.shape[-1]))
 
 

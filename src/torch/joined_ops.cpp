@@ -1,6 +1,5 @@
-// Products of one x with the weights of several layers, side by side in y. Weights that follow each other in memory,
-// as octavo.join_weights leaves them, are one product; others take one each.
-#include <algorithm>
+// Products of one x with the weights of several layers, side by side in y: one for every run of weights that follow each
+// other in memory, as octavo.join_weights leaves them.
 #include <cstddef>
 #include <optional>
 #include <span>
@@ -35,17 +34,14 @@ bool follows(const Layer& a, const Layer& b) {
          (v.format.symmetric || follows(v.zero_point, w.zero_point)) && follows_as_vector(a.bias.view(), b.bias.view());
 }
 
-bool are_side_by_side(const std::vector<Layer>& layers) {
-  return std::ranges::adjacent_find(layers, [](const Layer& a, const Layer& b) { return !follows(a, b); }) == layers.end();
-}
-
-// What layers that are side by side are as one.
-Arguments joined(const std::vector<Layer>& layers, int64_t rows) {
+// The first of layers that follow each other, with the `rows` of all.
+Arguments joined(const Layer& first, int64_t rows) {
   Arguments a = {};
-  a.w = layers.front().weight.view();
+  a.w = first.weight.view();
+  a.bias = first.bias.view();
+  if (rows == first.weight.rows()) return a;
   a.w.q.rows = a.w.scale.rows = rows;
   if (!a.w.format.symmetric) a.w.zero_point.rows = rows;
-  a.bias = layers.front().bias.view();
   if (!a.bias.empty()) a.bias.cols = rows;
   return a;
 }
@@ -56,33 +52,31 @@ Tensor products(const Tensor& x, const MatrixView& rows, const std::vector<Layer
   int64_t N = 0;
   bool constant = true;
   for (const Layer& layer : layers) {
-    N += layer.weight.rows();
+    const int64_t own = layer.weight.rows(), bias = layer.bias.view().cols;
+    require(bias == 0 || bias == own, "a bias has ", bias, " elements, for a weight of ", own, " rows");
+    N += own;
     constant = constant && !layer.weight.is_copied();
   }
   Tensor y = new_tensor(with_last(x, N), x.scalar_type(), rows.device);
   const MutableMatrixView out = mutable_matrix_of(y, "y");
   Tensor all = torch::stable::view(y, std::vector<int64_t>{out.rows, N});
-  const auto run = [&](Arguments a, const MutableMatrixView& columns, Tensor& tensor) {
+  int64_t first = 0;
+  for (auto layer = layers.begin(); layer != layers.end();) {
+    const Layer& front = *layer;
+    int64_t last = first;
+    do {
+      last += layer->weight.rows();
+      ++layer;
+    } while (layer != layers.end() && follows(*(layer - 1), *layer));
+    Arguments a = joined(front, last - first);
     a.x = rows;
-    a.y = columns;
+    a.y = out.slice_columns(first, last);
     a.constant_w = constant;
 #if OCTAVO_HAVE_CUDA
     if (rows.device.type == DeviceType::kCuda) a.stream = stream_on(rows.device);
 #endif
-    product(a, tensor);
-  };
-  if (are_side_by_side(layers)) {
-    run(joined(layers, N), out, all);
-    return y;
-  }
-  int64_t first = 0;
-  for (const Layer& layer : layers) {
-    const int64_t last = first + layer.weight.rows();
     Tensor columns = torch::stable::narrow(all, 1, first, last - first);
-    Arguments a = {};
-    a.w = layer.weight.view();
-    a.bias = layer.bias.view();
-    run(a, out.slice_columns(first, last), columns);
+    product(a, columns);
     first = last;
   }
   return y;

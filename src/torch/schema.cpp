@@ -25,9 +25,8 @@ STABLE_TORCH_LIBRARY(octavo, m) {
       "linear(Tensor x, Tensor q, Tensor scale, Tensor? zero_point, Tensor? bias, int num_bits, int group_size, "
       "bool packed) -> Tensor");
   m.def(
-      "linear_joined(Tensor x, Tensor[] q, Tensor[] scale, Tensor[] zero_point, Tensor[] bias, int num_bits, int "
-      "group_size, "
-      "bool packed) -> Tensor");
+      "linear_joined(Tensor x, Tensor[] q, Tensor[] scale, Tensor[] zero_point, Tensor[] bias, int num_bits, "
+      "int group_size, bool packed) -> Tensor");
   m.def(
       "linear_w4a8(Tensor x, Tensor q, Tensor scale, Tensor? zero_point, Tensor? bias, int num_bits, int group_size, "
       "bool packed) -> Tensor");

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from compiled import RecordedPass, close, compiled_by
 from tiny_models import llama
 from torch import nn
 from transformers import CompileConfig
@@ -54,10 +55,11 @@ class RmsNorm(nn.Module):
     def __init__(self, dtype):
         super().__init__()
         self.weight = nn.Parameter((torch.rand(HIDDEN) + 0.5).to(dtype), requires_grad=False)
+        self.eps = 1e-5
 
     def forward(self, x):
         wide = x.to(torch.float32)
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-5)
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * wide.to(x.dtype)
 
 
@@ -80,31 +82,6 @@ class Layer(nn.Module):
         return x + self.down(F.silu(self.gate(h)) * self.up(h))
 
 
-class Recorded(QuantizedLinearPass):
-    """The pass, and Octavo's operators that it left in the last graph."""
-
-    def __init__(self, devices=("cpu", "cuda")):
-        super().__init__(devices)
-
-    def __call__(self, graph):
-        super().__call__(graph)
-        names = (str(node.target) for node in graph.nodes if node.op == "call_function")
-        self.left = sorted(name.split(".")[1] for name in names if name.startswith("octavo."))
-
-    def uuid(self):
-        return None  # never from a cache: the pass has to run
-
-
-def compiled_by(function, the_pass, **options):
-    torch.compiler.reset()
-    return torch.compile(function, fullgraph=True, options={"post_grad_custom_pre_pass": the_pass}, **options)
-
-
-def close(found, expected):
-    """As near as twice rounding once more than the other in every step leaves them."""
-    return ((found - expected).float().norm() / expected.float().norm()).item() < 4 * torch.finfo(found.dtype).eps
-
-
 @pytest.mark.parametrize(
     ("scheme", "bias", "dtype"),
     [
@@ -119,7 +96,7 @@ def close(found, expected):
 @pytest.mark.parametrize("device", DEVICES)
 @torch.no_grad()
 def test_a_layer(device, scheme, bias, dtype):
-    layer, the_pass = Layer(scheme, bias, dtype).to(device), Recorded()
+    layer, the_pass = Layer(scheme, bias, dtype).to(device), RecordedPass()
     compiled = compiled_by(layer, the_pass, dynamic=False)
     for leading in ((1, 1), (2, 5)):
         x = torch.randn(*leading, HIDDEN, dtype=dtype, device=device)
@@ -131,17 +108,22 @@ def test_a_layer(device, scheme, bias, dtype):
 @pytest.mark.parametrize("device", DEVICES)
 @torch.no_grad()
 def test_layers_of_any_batch_in_one_graph(device):
-    layers, the_pass = nn.Sequential(Layer(), Layer(), Layer()).to(device), Recorded()
-    compiled = compiled_by(layers, the_pass, dynamic=True)
-    for M in (3, 7, 33):
+    layers, the_pass = nn.Sequential(Layer(), Layer(), Layer()).to(device), RecordedPass()
+    compiled = compiled_by(layers, the_pass)
+    names = ("rms_norm", "add_rms_norm", "silu_mul", "linear")
+    for M in (3, 7, 33):  # compiled for 3, then for any number
         x = torch.randn(1, M, HIDDEN, dtype=torch.float16, device=device)
         assert close(compiled(x), layers(x))
-    # The residual goes from layer to layer.
-    assert [the_pass.left.count(name) for name in ("rms_norm", "add_rms_norm", "silu_mul", "linear")] == [1, 5, 3, 6]
+        # The residual goes from layer to layer.
+        assert [the_pass.left.count(name) for name in names] == [1, 5, 3, 6]
+    # Where dynamic is asked for, eps too is an input: torch normalizes.
+    compiled = compiled_by(layers, the_pass, dynamic=True)
+    assert close(compiled(x), layers(x))
+    assert [the_pass.left.count(name) for name in names] == [0, 0, 3, 6]
 
 
 def graph_of(function, *inputs):
-    the_pass = Recorded()
+    the_pass = RecordedPass()
     with torch.no_grad():
         compiled = compiled_by(function, the_pass)
         found, expected = compiled(*inputs), function(*inputs)
@@ -156,16 +138,25 @@ def test_what_is_left_alone():
     x, other = torch.randn(2, 3, HIDDEN).half(), torch.randn(2, 3, HIDDEN).half()
     assert graph_of(layer.norm1, x) == []  # no product behind it
     assert graph_of(lambda x: F.silu(x) * x, x) == []
+    assert graph_of(lambda x: layer.k(F.silu(x) * 2), x) == ["linear"]
+    for shape in ([HIDDEN], [2, 3, 1], [1, 3, HIDDEN]):
+        assert graph_of(lambda x, y: layer.k(F.silu(x) * y), x, torch.randn(shape).half()) == ["linear"]
+        assert graph_of(lambda x, y: layer.k(F.silu(y) * x), x, torch.randn(shape).half()) == ["linear"]
+    assert graph_of(lambda x, y: layer.k(layer.norm1(layer.o(x) + y)), x, x[0, 0]) == ["linear", "linear", "rms_norm"]
     assert graph_of(lambda x, y: (layer.k(x), layer.v(y)), x, other) == ["linear", "linear"]  # two inputs
     eights = RowMajorLinear(HIDDEN, 64, "w8a16", False, torch.float16)
     assert graph_of(lambda x: (layer.k(x), eights(x)), x) == ["linear", "linear"]  # two formats
-    assert graph_of(wide, x.float()).count("linear_joined") == 2
-    assert "rms_norm" not in graph_of(wide, x.float())  # which has no conversions
+    assert graph_of(wide, x.float()) == ["linear", "linear", "linear_joined", "linear_joined"]
+    far = lambda x: (layer.k(x), layer.o(x + 1), layer.v(x))  # noqa: E731
+    assert graph_of(far, x) == ["linear"] * 3  # another product stands between
+    tensor_eps = RmsNorm(torch.float16)
+    tensor_eps.eps = torch.tensor(1e-5)
+    assert graph_of(lambda x: layer.k(tensor_eps(x)), x) == ["linear"]
     # The sum of what are no products stays; another use of what is in between, too.
     assert graph_of(lambda x, y: layer.k(layer.norm1(x + y)), x, other) == ["linear", "rms_norm"]
     assert graph_of(lambda x: (layer.k(layer.norm1(x)), x.float().pow(2)), x) in (["linear"], ["linear", "rms_norm"])
     # Only on the devices that it is for.
-    the_pass = Recorded(("cuda",))
+    the_pass = RecordedPass(("cuda",))
     compiled_by(layer, the_pass)(x)
     assert the_pass.left == ["linear"] * 7
 
@@ -183,10 +174,39 @@ def test_a_sum_that_others_use():
     assert left.count("add_rms_norm") + left.count("rms_norm") == 2 and left.count("add_rms_norm") >= 1
 
 
+@torch.no_grad()
+def test_what_is_returned_keeps_its_strides_and_size():
+    layer, x = Layer(), torch.randn(2, 3, HIDDEN).half()
+    the_pass = RecordedPass()
+
+    def heads(x):
+        k = layer.k(x).view(2, 3, 4, 16).transpose(1, 2)
+        return k, layer.v(x), layer.q(x).sum()
+
+    found, expected = compiled_by(heads, the_pass)(x), heads(x)
+    assert the_pass.left == ["linear_joined"]
+    for a, b in zip(found[:2], expected[:2], strict=True):
+        assert close(a, b) and a.untyped_storage().nbytes() == b.untyped_storage().nbytes()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@torch.no_grad()
+def test_transformers_llama_is_known(device, monkeypatch):
+    monkeypatch.setattr(QuantizedLinear, "pack", lambda self: None)  # row-major on the CPU too
+    model = llama(hidden_size=256, intermediate_size=512, initializer_range=0.05).to(device, torch.float16)
+    octavo.quantize_model(model, "w4a16-g64")
+    assert octavo.join_weights(model) == 2 * 6  # o_proj has the K of q, k and v
+    the_pass, tokens = RecordedPass(), torch.arange(2, 12, device=device).reshape(2, 5)
+    found = compiled_by(model, the_pass)(tokens, use_cache=False).logits
+    assert ((found - model(tokens, use_cache=False).logits).norm() / found.norm()).item() < 0.02
+    names = ("rms_norm", "add_rms_norm", "silu_mul", "linear_joined", "linear")
+    assert [the_pass.left.count(name) for name in names] == [1, 3, 2, 4, 4]
+
+
 def test_gradients_pass_through():
     layer, plain = Layer(), None
     x = torch.randn(2, 3, HIDDEN).half()
-    for function in (layer, compiled_by(layer, Recorded())):
+    for function in (layer, compiled_by(layer, RecordedPass())):
         own = x.clone().requires_grad_()
         function(own).sum().backward()
         plain = own.grad if plain is None else plain
@@ -197,8 +217,8 @@ def test_options():
     options = octavo.compile_options("max-autotune")
     assert options["max_autotune"] and options["triton.cudagraphs"]
     assert isinstance(options["post_grad_custom_pre_pass"], QuantizedLinearPass)
-    assert options.get("triton.enable_pdl", True)
-    assert "triton.enable_pdl" not in octavo.compile_options(dependent_launch=False)
+    assert octavo.compile_options(dependent_launch=True).get("triton.enable_pdl", True)
+    assert "triton.enable_pdl" not in octavo.compile_options()
     with pytest.raises(RuntimeError, match="fastest"):
         octavo.compile_options("fastest")
     # Torch takes them, and may cache what it compiled.
@@ -279,6 +299,9 @@ def test_linear_joined_says_what_does_not_fit():
     q, scale, _, bias, *form = joined_arguments(linears, False)
     with pytest.raises(RuntimeError, match="there are 2 weights, 1 scales, 0 zero points and 2 biases"):
         ops.linear_joined(x, q, scale[:1], [], bias, *form)
+    longer, shorter = torch.zeros(16).half().split([9, 7])
+    with pytest.raises(RuntimeError, match="a bias has 9 elements, for a weight of 8 rows"):
+        ops.linear_joined(x, q, scale, [], [longer, shorter], *form)
     with pytest.raises(RuntimeError, match="there are 0 weights"):
         ops.linear_joined(x, [], [], [], [], *form)
     with pytest.raises(RuntimeError, match=r"for K = 127 it must be \[N, 127\]"):
@@ -332,6 +355,38 @@ def test_join_weights(device, scheme, bias, monkeypatch):
     model.load_state_dict(Projections(scheme, bias).to(device).state_dict())
     assert follows(model.q.scale, model.k.scale)
     assert octavo.join_weights(model) == 3
+
+
+@torch.no_grad()
+def test_the_order_of_the_calls_may_be_another(monkeypatch):
+    monkeypatch.setattr(QuantizedLinear, "pack", lambda self: None)
+    model, x = Projections("w8a16", True), torch.randn(5, 64).half()
+    octavo.join_weights(model)
+    the_pass = RecordedPass()
+    found = compiled_by(lambda x: [m(x).relu() for m in (model.v, model.q, model.k)], the_pass)(x)
+    assert the_pass.left == ["linear_joined"]
+    assert all(torch.equal(y, m(x).relu()) for y, m in zip(found, (model.v, model.q, model.k), strict=True))
+
+
+def test_joined_in_inference_mode_a_model_still_trains(monkeypatch):
+    monkeypatch.setattr(QuantizedLinear, "pack", lambda self: None)
+    model = Projections("w8a16", True)
+    with torch.inference_mode():
+        octavo.join_weights(model)
+    x = torch.randn(2, 64, requires_grad=True, dtype=torch.float16)
+    model.q(x).sum().backward()
+    assert x.grad is not None and model.q.bias.grad is not None
+
+
+def test_shared_layers_and_weights_stay_where_they_are(monkeypatch):
+    monkeypatch.setattr(QuantizedLinear, "pack", lambda self: None)
+    model = nn.ModuleDict({"first": Projections("w8a16", False), "second": Projections("w8a16", False)})
+    model["second"].q = model["first"].q
+    model["second"].k._buffers.update(model["first"].k._buffers)
+    assert octavo.join_weights(model) == 0  # of three alike, one is left
+    layers = [QuantizedLinear.from_linear(nn.Linear(64, 64, dtype=torch.float16), "w8a16") for _ in range(3)]
+    assert octavo.join_weights(nn.Sequential(*layers)) == 0
+    assert octavo.join_weights(Projections("llm.int8", False)) == 0
 
 
 def test_packed_weights_and_single_scales_stay_where_they_are():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compiled import RecordedPass
 from recorded import layers, recorded_inputs
 from tiny_models import llama
 
@@ -195,12 +196,18 @@ def test_models_compile_with_octavos_kernels(scheme, mode):
     model = wide_llama().cuda()
     octavo.quantize_model(model, scheme)
     assert octavo.join_weights(model) > 0
-    compiled = torch.compile(model, fullgraph=True, dynamic=False, options=octavo.compile_options(mode))
+    the_pass = RecordedPass(["cuda"])
+    options = octavo.compile_options(mode, dependent_launch=True) | {"post_grad_custom_pre_pass": the_pass}
+    compiled = torch.compile(model, fullgraph=True, dynamic=False, options=options)
+    joined = "linear_w8a8_joined" if scheme == "w8a8" else "linear_joined"
     with torch.no_grad():
         for length in (1, 20):
             tokens = torch.arange(3 * length, device="cuda").reshape(3, length)
             expected = model(tokens, use_cache=False).logits
             for _ in range(3):
+                # Of four layers.
+                counts = [the_pass.left.count(name) for name in ("rms_norm", "add_rms_norm", "silu_mul", joined)]
+                assert counts == [1, 7, 4, 8]
                 # FP16's arithmetic alone moves such logits by 5 %; what is wrong is off by more than 1.
                 assert difference(compiled(tokens, use_cache=False).logits, expected) < 0.2
 
