@@ -180,7 +180,7 @@ def _call(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
 def _add_residual(norm: fx.Node) -> None:
     """rms_norm(x + residual), of which one is a Linear's output → add_rms_norm."""
     total, weight, eps = norm.args
-    if total.target is not _aten.add.Tensor or total.kwargs or not _is_given(weight):
+    if total.target is not _aten.add.Tensor or total.kwargs or not (_is_given(weight) and _is_given(eps)):
         return
     parts = total.args
     if not all(_is_like(part, total) for part in parts) or not any(part.target in _PRODUCTS for part in parts):
