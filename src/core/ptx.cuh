@@ -16,8 +16,8 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
 //   writes (Arguments::constant_w). All else, read or written, comes after it, in every thread that does;
 // - some thread of every CTA waits, also in a CTA that has nothing to do. So when a kernel gets past its wait, not only its
 //   predecessor is complete, but everything before that too, and launch_dependents() may be called at any time. Kernels of
-//   others that are launched so must wait, and behind ours before they read anything, as torch.compile's do (but for those of
-//   torch 2.11 that read nothing: they never wait, so behind them only their own end is certain);
+//   others that are launched so must wait, and behind ours before they read anything, as torch.compile's do (but for those
+//   of torch 2.11 that read nothing: they never wait, so behind them only their own end is certain);
 // - a kernel that writes int8 matrices which somebody may take for weights calls it only when they are written: the next
 //   kernel but one may read them before its wait. That is care beyond what CUDA promises, which makes writes visible to
 //   whoever has waited; it is the caller who says with constant_w that a weight is complete. Activations that a fused kernel
