@@ -23,12 +23,11 @@ from . import ops  # noqa: F401  (registers the operators)
 
 _aten, _ops = torch.ops.aten, torch.ops.octavo
 _PRODUCTS = (_ops.linear.default, _ops.linear_w8a8.default, _ops.linear_w8a8_static.default)
+# The operator that joins them, and how many of their arguments behind x are tensors: the weight and bias.
 _JOINED = {
-    _ops.linear.default: _ops.linear_joined.default,
-    _ops.linear_w8a8.default: _ops.linear_w8a8_joined.default,
+    _ops.linear.default: (_ops.linear_joined.default, 4),
+    _ops.linear_w8a8.default: (_ops.linear_w8a8_joined.default, 3),
 }
-# How many of their arguments behind x are tensors: the weight and bias.
-_TENSORS = {_ops.linear.default: 4, _ops.linear_w8a8.default: 3}
 
 
 class QuantizedLinearPass(CustomGraphPass):
@@ -150,9 +149,9 @@ def _is_given(node: Any) -> bool:
 
 def _form(product: fx.Node) -> tuple | None:
     """What products that can be joined have in common: the operator, x, and the weight's format."""
-    tensors = _TENSORS.get(product.target)
-    if tensors is None or product.kwargs:
+    if product.target not in _JOINED or product.kwargs:
         return None
+    _, tensors = _JOINED[product.target]
     x, *arguments = product.args
     weight = arguments[:tensors]
     if not all(map(_is_given, weight)):
@@ -204,11 +203,11 @@ def _getitem(graph: fx.Graph, node: fx.Node, index: int) -> fx.Node:
 def _join(nodes: list[fx.Node]) -> None:
     """Products of one x → their operator of _JOINED, and its parts."""
     graph, (x, *arguments) = nodes[0].graph, nodes[0].args
-    count = _TENSORS[nodes[0].target]
+    joining, count = _JOINED[nodes[0].target]
     # Of each tensor all nodes', or none.
     lists = [[] if first is None else [n.args[1 + i] for n in nodes] for i, first in enumerate(arguments[:count])]
     with graph.inserting_before(nodes[0]):
-        joined = _call(graph, _JOINED[nodes[0].target], x, *lists, *arguments[count:])
+        joined = _call(graph, joining, x, *lists, *arguments[count:])
         sizes = [weight.shape[0] for weight in _values(lists[0])]
         parts = _call(graph, _aten.split_with_sizes.default, joined, sizes, -1)
         outputs = [_getitem(graph, parts, i) for i in range(len(nodes))]

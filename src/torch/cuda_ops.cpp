@@ -88,12 +88,9 @@ Tensor w8a8_product(const Tensor& x, const Tensor& q, const Tensor& scale, const
   const MatrixView rows = matrix_of(in, "x");
   const Weight weight(q, scale, std::nullopt, 8, group_size_of(scale), false, rows.cols);
   const Bias b(bias);
-  // The caching allocator hands memory of a stream out again in the order of that stream.
-  const int64_t bytes = w8a8_workspace_bytes(rows.rows, rows.cols);
-  Tensor workspace = new_tensor({bytes}, ScalarType::Byte, device);
+  Workspace workspace(w8a8_workspace_bytes(rows.rows, rows.cols), device);
   Tensor y = new_tensor(with_last(in, weight.rows()), in.scalar_type(), device);
-  const std::span<std::byte> memory(static_cast<std::byte*>(workspace.mutable_data_ptr()), static_cast<std::size_t>(bytes));
-  check(product(rows, weight.view(), b.view(), mutable_matrix_of(y, "y"), memory, stream_on(device)));
+  check(product(rows, weight.view(), b.view(), mutable_matrix_of(y, "y"), workspace.memory(), stream_on(device)));
   return y;
 }
 

@@ -28,10 +28,6 @@ struct QuantizedRows {
   MutableMatrixView q_view, scale_view;
 };
 
-Tensor new_like(const Tensor& x, const Device& device) {
-  return new_tensor(with_last(x, x.size(-1)), x.scalar_type(), device);
-}
-
 Tensor quantize_static_op(const Tensor& x, const Tensor& scale) {
   const Device device = device_of(x, "x");
   const Tensor in = as_contiguous(x);
@@ -59,10 +55,10 @@ Tensor rms_norm_op(const Tensor& x, const Tensor& weight, double eps) {
   const Device device = device_of(x, "x");
   const Tensor in = as_contiguous(x);
   const Tensor w = as_contiguous(weight);
-  Tensor y = new_like(in, device);
-  run_on(device, [&](auto&& where) {
-    return rms_norm(matrix_of(in, "x"), vector_of(w, "weight"), static_cast<float>(eps), mutable_matrix_of(y, "y"), where);
-  });
+  const MatrixView rows = matrix_of(in, "x"), factors = vector_of(w, "weight");
+  Tensor y = new_tensor(with_last(in, rows.cols), in.scalar_type(), device);
+  run_on(device,
+         [&](auto&& where) { return rms_norm(rows, factors, static_cast<float>(eps), mutable_matrix_of(y, "y"), where); });
   return y;
 }
 
@@ -74,7 +70,7 @@ std::tuple<Tensor, Tensor, Tensor> add_rms_norm_quantize_op(const Tensor& x, con
   const Tensor w = as_contiguous(weight);
   const MatrixView rows = matrix_of(in, "x"), factors = vector_of(w, "weight");
   QuantizedRows out(in, rows.cols, device);
-  Tensor sum = new_like(in, device);
+  Tensor sum = new_tensor(with_last(in, rows.cols), in.scalar_type(), device);
   run_on(device, [&](auto&& where) {
     return add_rms_norm_quantize(rows, matrix_of(other, "residual"), factors, static_cast<float>(eps),
                                  mutable_matrix_of(sum, "sum"), out.q_view, out.scale_view, where);
@@ -87,10 +83,12 @@ std::tuple<Tensor, Tensor> add_rms_norm_op(const Tensor& x, const Tensor& residu
   const Tensor in = as_contiguous(x);
   const Tensor other = as_contiguous(residual);
   const Tensor w = as_contiguous(weight);
-  Tensor y = new_like(in, device), sum = new_like(in, device);
+  const MatrixView rows = matrix_of(in, "x"), factors = vector_of(w, "weight");
+  Tensor y = new_tensor(with_last(in, rows.cols), in.scalar_type(), device);
+  Tensor sum = new_tensor(with_last(in, rows.cols), in.scalar_type(), device);
   run_on(device, [&](auto&& where) {
-    return add_rms_norm(matrix_of(in, "x"), matrix_of(other, "residual"), vector_of(w, "weight"), static_cast<float>(eps),
-                        mutable_matrix_of(sum, "sum"), mutable_matrix_of(y, "y"), where);
+    return add_rms_norm(rows, matrix_of(other, "residual"), factors, static_cast<float>(eps), mutable_matrix_of(sum, "sum"),
+                        mutable_matrix_of(y, "y"), where);
   });
   return {y, sum};
 }

@@ -2,7 +2,6 @@
 // other in memory, as octavo.join_weights leaves them.
 #include <cstddef>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "torch/cuda_stream.h"
@@ -46,7 +45,7 @@ Arguments joined(const Layer& first, int64_t rows) {
   return a;
 }
 
-// The layers' products of x, by calls of product(arguments, y) with y a matrix that arguments.y views.
+// The layers' products of x, by calls of product(arguments, y) with y, or its columns as a matrix, that arguments.y views.
 template <class Product>
 Tensor products(const Tensor& x, const MatrixView& rows, const std::vector<Layer>& layers, const Product& product) {
   int64_t N = 0;
@@ -59,7 +58,6 @@ Tensor products(const Tensor& x, const MatrixView& rows, const std::vector<Layer
   }
   Tensor y = new_tensor(with_last(x, N), x.scalar_type(), rows.device);
   const MutableMatrixView out = mutable_matrix_of(y, "y");
-  Tensor all = torch::stable::view(y, std::vector<int64_t>{out.rows, N});
   int64_t first = 0;
   for (auto layer = layers.begin(); layer != layers.end();) {
     const Layer& front = *layer;
@@ -75,56 +73,58 @@ Tensor products(const Tensor& x, const MatrixView& rows, const std::vector<Layer
 #if OCTAVO_HAVE_CUDA
     if (rows.device.type == DeviceType::kCuda) a.stream = stream_on(rows.device);
 #endif
-    Tensor columns = torch::stable::narrow(all, 1, first, last - first);
-    product(a, columns);
+    if (last - first == N) {
+      product(a, y);
+    } else {
+      Tensor all = torch::stable::view(y, std::vector<int64_t>{out.rows, N});
+      Tensor columns = torch::stable::narrow(all, 1, first, last - first);
+      product(a, columns);
+    }
     first = last;
   }
   return y;
 }
 
-void check_counts(const std::vector<Tensor>& q, const std::vector<Tensor>& scale, const std::vector<Tensor>& zero_point,
-                  const std::vector<Tensor>& bias) {
+// Calls make(q, scale, zero_point or none) for each layer's weight.
+template <class Make>
+std::vector<Layer> layers_of(const std::vector<Tensor>& q, const std::vector<Tensor>& scale,
+                             const std::vector<Tensor>& zero_point, const std::vector<Tensor>& bias, const Make& make) {
   const auto one_each = [&](const std::vector<Tensor>& tensors) { return tensors.empty() || tensors.size() == q.size(); };
   require(!q.empty() && scale.size() == q.size() && one_each(zero_point) && one_each(bias), "there are ", q.size(),
           " weights, ", scale.size(), " scales, ", zero_point.size(), " zero points and ", bias.size(),
           " biases; there must be one of each for every weight, or no zero points, or no biases");
-}
-
-std::optional<Tensor> if_any(const std::vector<Tensor>& tensors, std::size_t i) {
-  return tensors.empty() ? std::nullopt : std::optional<Tensor>(tensors[i]);
+  const auto if_any = [](const std::vector<Tensor>& tensors, std::size_t i) {
+    return tensors.empty() ? std::nullopt : std::optional<Tensor>(tensors[i]);
+  };
+  std::vector<Layer> layers;
+  for (std::size_t i = 0; i < q.size(); ++i) {
+    layers.push_back({make(q[i], scale[i], if_any(zero_point, i)), Bias(if_any(bias, i))});
+  }
+  return layers;
 }
 
 Tensor linear_joined_op(const Tensor& x, const std::vector<Tensor>& q, const std::vector<Tensor>& scale,
                         const std::vector<Tensor>& zero_point, const std::vector<Tensor>& bias, int64_t num_bits,
                         int64_t group_size, bool packed) {
-  check_counts(q, scale, zero_point, bias);
   const Tensor in = as_contiguous(x);
   const MatrixView rows = matrix_of(in, "x");
-  std::vector<Layer> layers;
-  for (std::size_t i = 0; i < q.size(); ++i) {
-    layers.push_back(
-        {Weight(q[i], scale[i], if_any(zero_point, i), num_bits, group_size, packed, rows.cols), Bias(if_any(bias, i))});
-  }
+  const auto layers = layers_of(q, scale, zero_point, bias, [&](const auto&... parts) {
+    return Weight(parts..., num_bits, group_size, packed, rows.cols);
+  });
   return products(in, rows, layers, [&](const Arguments& a, Tensor& y) { linear_or_dequantize(in, a, y); });
 }
 
 Tensor linear_w8a8_joined_op(const Tensor& x, const std::vector<Tensor>& q, const std::vector<Tensor>& scale,
                              const std::vector<Tensor>& bias) {
-  check_counts(q, scale, {}, bias);
   const Tensor in = as_contiguous(x);
   const MatrixView rows = matrix_of(in, "x");
-  std::vector<Layer> layers;
-  for (std::size_t i = 0; i < q.size(); ++i) {
-    layers.push_back(
-        {Weight(q[i], scale[i], std::nullopt, 8, group_size_of(scale[i]), false, rows.cols), Bias(if_any(bias, i))});
-  }
+  const auto layers = layers_of(q, scale, {}, bias, [&](const Tensor& w, const Tensor& s, const auto& none) {
+    return Weight(w, s, none, 8, group_size_of(s), false, rows.cols);
+  });
   return products(in, rows, layers, [&](const Arguments& a, const Tensor&) {
     if (rows.device.type == DeviceType::kCpu) return check(linear_w8a8(rows, a.w, a.bias, a.y, torch_threads()));
-    const int64_t bytes = w8a8_workspace_bytes(rows.rows, rows.cols);
-    Tensor workspace = new_tensor({bytes}, ScalarType::Byte, rows.device);
-    const std::span<std::byte> memory(static_cast<std::byte*>(workspace.mutable_data_ptr()),
-                                      static_cast<std::size_t>(bytes));
-    check(linear_w8a8(rows, a.w, a.bias, a.y, memory, a.stream, a.constant_w));
+    Workspace workspace(w8a8_workspace_bytes(rows.rows, rows.cols), rows.device);
+    check(linear_w8a8(rows, a.w, a.bias, a.y, workspace.memory(), a.stream, a.constant_w));
   });
 }
 

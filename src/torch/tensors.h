@@ -5,7 +5,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <cstddef>
 #include <optional>
+#include <span>
 #include <sstream>
 #include <stdexcept>
 #include <vector>
@@ -72,6 +74,19 @@ class Bias {
 
 // An uninitialized, contiguous tensor, whose memory is aligned to 64 bytes.
 Tensor new_tensor(const std::vector<int64_t>& shape, ScalarType type, const Device& device = {});
+
+// Memory for the time of a call: the caching allocator hands what a stream used out again in the order of that stream.
+class Workspace {
+ public:
+  Workspace(int64_t bytes, const Device& device) : tensor_(new_tensor({bytes}, ScalarType::Byte, device)), bytes_(bytes) {}
+  std::span<std::byte> memory() {
+    return {static_cast<std::byte*>(tensor_.mutable_data_ptr()), static_cast<std::size_t>(bytes_)};
+  }
+
+ private:
+  Tensor tensor_;
+  int64_t bytes_;
+};
 
 // The shape of x with another last dimension.
 std::vector<int64_t> with_last(const Tensor& x, int64_t last);

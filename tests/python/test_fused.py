@@ -187,6 +187,9 @@ def test_what_does_not_fit_is_an_error_that_says_so():
         octavo.rms_norm_quantize(x, weight, residual=x[:2])
     with pytest.raises(RuntimeError, match="weight is float32; it must be float16"):
         octavo.rms_norm(x, weight.float())
+    for function in (octavo.rms_norm, octavo.rms_norm_quantize):
+        with pytest.raises(RuntimeError, match="x has no dimensions"):
+            function(x[0, 0], weight)
     with pytest.raises(RuntimeError, match="eps is nan"):
         octavo.rms_norm(x, weight, float("nan"), x)
     with pytest.raises(RuntimeError, match=r"up has shape \[2, 192\]; it must be \[3, 192\]"):
