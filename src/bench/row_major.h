@@ -9,7 +9,7 @@ inline std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (va
 
 // Where the integers, scales and zero points of a weight [N, K] are: one behind the other, each from a cache line on.
 struct RowMajor {
-  static constexpr float kScale = 0.002f;
+  static constexpr float kScale = 33.0f / (1 << 14);  // which 16 bits hold, as checkpoints store scales
   static std::uint8_t zero_point(const WeightFormat& format) { return static_cast<std::uint8_t>(format.qmax() / 2); }
 
   RowMajor(const WeightFormat& format_, std::int64_t N_, std::int64_t K_)

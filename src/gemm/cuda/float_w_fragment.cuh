@@ -1,5 +1,5 @@
 // From quantized weights, row-major in shared memory as the copy engine has put them there, to the register operand of
-// Hopper's products: 16-bit loads (8-bit loads for weights two a byte) and exact conversions of two values at a time.
+// Hopper's products: loads and exact conversions of two values at a time.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -23,17 +23,18 @@ template <Storage kStorage>
 inline constexpr int kStepBytes = kStorage == Storage::kNibbles ? 8 : 16;
 
 // Where a thread's weights of a box of kRowBytes a row start, from the box: row r = thread / 32 · 16 + thread % 32 / 4 at
-// K = thread % 4 · 2. The engine swizzles by rows of 128, 64 or 32 bytes, whichever is the row's length: 16-byte chunk c of
-// row r stands at chunk c ^ swizzle(r), the same for r and r + 8. So the 8 rows that a warp reads at once are in 8 different
-// places of the 128 bytes that the banks make.
-template <Storage kStorage, int kRowBytes>
+// K = thread % 4 · 2, or the row, where its four threads load it together. The engine swizzles by rows of 128, 64 or 32
+// bytes, whichever is the row's length: 16-byte chunk c of row r stands at chunk c ^ swizzle(r), the same for r and r + 8.
+// So the 8 rows that a warp reads at once are in 8 different places of the 128 bytes that the banks make.
+template <Storage kStorage, int kRowBytes, bool kTogether>
 __device__ __forceinline__ std::uint32_t first_weight(int thread) {
   const int row = thread / 32 * 16 + thread % 32 / 4;
   const int chunk = kRowBytes == 128 ? row & 7 : kRowBytes == 64 ? row >> 1 & 3 : row >> 2 & 1;
-  return row * kRowBytes + (chunk << 4) + thread % 4 * (kStorage == Storage::kNibbles ? 1 : 2);
+  return row * kRowBytes + (chunk << 4) + (kTogether ? 0 : thread % 4 * (kStorage == Storage::kNibbles ? 1 : 2));
 }
 
-// A thread's weights of a step as they are stored, two in each.
+// A thread's weights of a step as they are stored, two in each: the lowest bits, or byte thread % 4 where they are loaded
+// together.
 struct Raw {
   std::uint32_t pairs[4];
 };
@@ -51,13 +52,27 @@ __device__ __forceinline__ std::uint32_t load_pair(std::uint32_t from) {
   return value;
 }
 
-template <Storage kStorage, int kRowBytes>
+// A load takes one cycle of shared memory if the warp's bytes are at most 128, in different banks, whether threads want the
+// same ones or not. So the four threads of a row may load its nibbles together, 8 bytes (kTogether), in half as many loads
+// as a byte each would take.
+template <Storage kStorage, int kRowBytes, bool kTogether>
 __device__ __forceinline__ Raw load_weights(std::uint32_t first, int step) {
   constexpr int kBytes = kStepBytes<kStorage>;
   const std::uint32_t from = (first ^ (step * kBytes / 16 << 4)) + step * kBytes % 16;
   constexpr int kLower = 8 * kRowBytes;  // eight rows on
-  return {{load_pair<kStorage>(from), load_pair<kStorage>(from + kLower), load_pair<kStorage>(from + kBytes / 2),
-           load_pair<kStorage>(from + kLower + kBytes / 2)}};
+  if constexpr (kTogether) {
+    static_assert(kStorage == Storage::kNibbles);
+    Raw raw;
+    const auto load_row = [](std::uint32_t& first_half, std::uint32_t& second_half, std::uint32_t row) {
+      asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(first_half), "=r"(second_half) : "r"(row) : "memory");
+    };
+    load_row(raw.pairs[0], raw.pairs[2], from);
+    load_row(raw.pairs[1], raw.pairs[3], from + kLower);
+    return raw;
+  } else {
+    return {{load_pair<kStorage>(from), load_pair<kStorage>(from + kLower), load_pair<kStorage>(from + kBytes / 2),
+             load_pair<kStorage>(from + kLower + kBytes / 2)}};
+  }
 }
 
 __device__ __forceinline__ std::uint32_t bits(__half2 v) { return reinterpret_cast<const std::uint32_t&>(v); }
@@ -77,60 +92,74 @@ __device__ __forceinline__ std::uint32_t in_register(std::uint32_t constant) {
   return value;
 }
 
-// Conversion of pairs: behind the exponents of a power of two, stored bits are numbers biased by it; `offset`, of the same
-// exponents and with the row's zero point, is subtracted. kExponents are what bf16 takes besides, in a register.
-template <class X, Storage kStorage>
-struct Convert;
+// Conversion of pairs, as a thread does it: behind the exponents of a power of two, stored bits are numbers biased by it;
+// `offset`, of the same exponents and with the row's zero point, is subtracted.
+template <class X, Storage kStorage, bool kTogether>
+class Convert;
 
 // 1024 + u for u below 1024 is 0x6400 | u in fp16, and 64 + u for u below 16 is 0x5400 | u << 4.
-template <Storage kStorage>
-struct Convert<__half, kStorage> {
+template <Storage kStorage, bool kTogether>
+class Convert<__half, kStorage, kTogether> {
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
-  static constexpr std::uint32_t kExponents = 0;
+
+ public:
+  // The exponents are bytes 1 and 3 of the offset, between which a byte of nibbles goes twice.
+  __device__ __forceinline__ explicit Convert(int thread) : select_(0x7050 + (kTogether ? thread % 4 * 0x0101 : 0)) {}
+
   // zero_point is 8 for int4 and 0 for int8.
   __device__ static std::uint32_t offset(int zero_point) {
     const std::uint32_t zero = kStorage == Storage::kInt8 ? 128 : static_cast<std::uint32_t>(zero_point);
     return kNibbles ? 0x54006400 + zero * 0x00100001 : 0x64006400 + zero * 0x00010001;
   }
-  // The exponents are bytes 1 and 3 of the offset, of which zero points (of nibbles up to 63) reach the two lowest bits.
-  __device__ static std::uint32_t biased(std::uint32_t raw, std::uint32_t offset) {
-    if constexpr (kNibbles) return __byte_perm(raw, offset, 0x7050) & 0xfcf0fc0f;
+  // Zero points (of nibbles up to 63) reach the two lowest bits of the offset's exponents.
+  __device__ std::uint32_t biased(std::uint32_t raw, std::uint32_t offset) const {
+    if constexpr (kNibbles) return __byte_perm(raw, offset, select_) & 0xfcf0fc0f;
     return __byte_perm(kStorage == Storage::kInt8 ? raw ^ 0x8080 : raw, offset, 0x7150);
   }
-  __device__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t /*exponents*/, std::uint32_t offset) {
+  __device__ std::uint32_t pair(std::uint32_t raw, std::uint32_t offset) const {
     // An immediate for weights one a byte: by 5 % faster at 32 tokens.
     return bits(__hsub2(as_pair<__half2>(biased(raw, kNibbles ? offset : 0x64646464)), as_pair<__half2>(offset)));
   }
+
+ private:
+  std::uint32_t select_;
 };
 
 // 128 + u for u below 128 is 0x4300 | u in bf16; the eighth bit makes 256 of 128 where it stands alone.
-template <Storage kStorage>
-struct Convert<__nv_bfloat16, kStorage> {
+template <Storage kStorage, bool kTogether>
+class Convert<__nv_bfloat16, kStorage, kTogether> {
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
-  static constexpr std::uint32_t kExponents = kNibbles ? 0x43004300 : 0x43;
+
+ public:
+  __device__ __forceinline__ explicit Convert(int thread)
+      : exponents_(in_register(kNibbles ? 0x43004300 : 0x43)), select_(0x4440 + thread % 4) {}
+
   __device__ static std::uint32_t offset(int zero_point) {
     if constexpr (kNibbles) return 0x43004300 + static_cast<std::uint32_t>(zero_point) * 0x00010001;
     return bits(__bfloat162bfloat162(__int2bfloat16_rn(zero_point - 128)));
   }
-  __device__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t exponents, std::uint32_t offset) {
+  __device__ std::uint32_t pair(std::uint32_t raw, std::uint32_t offset) const {
     using Pair = __nv_bfloat162;
     if constexpr (kNibbles) {
-      return bits(__hsub2(as_pair<Pair>((raw * 0x1001 & 0x000f000f) | exponents), as_pair<Pair>(offset)));
+      const std::uint32_t byte = kTogether ? __byte_perm(raw, 0, select_) : raw;
+      return bits(__hsub2(as_pair<Pair>((byte * 0x1001 & 0x000f000f) | exponents_), as_pair<Pair>(offset)));
     } else {  // uint8: q - 128 first, because 128 + zero point may take nine bits
-      const std::uint32_t wide = __byte_perm(kStorage == Storage::kUInt8 ? raw ^ 0x8080 : raw, exponents, 0x4140);
+      const std::uint32_t wide = __byte_perm(kStorage == Storage::kUInt8 ? raw ^ 0x8080 : raw, exponents_, 0x4140);
       const Pair q = __hsub2(as_pair<Pair>(wide & 0xff7fff7f), as_pair<Pair>(wide & 0xff80ff80));
       return bits(kStorage == Storage::kUInt8 ? __hsub2(q, as_pair<Pair>(offset)) : q);
     }
   }
+
+ private:
+  std::uint32_t exponents_, select_;
 };
 
-// A thread's fragment of a step; upper and lower are the offsets of its two rows, exponents Convert's in_register().
-template <class X, Storage kStorage>
-__device__ __forceinline__ Fragment convert(const Raw& raw, std::uint32_t exponents, std::uint32_t upper,
-                                            std::uint32_t lower) {
-  using C = Convert<X, kStorage>;
-  return {{C::pair(raw.pairs[0], exponents, upper), C::pair(raw.pairs[1], exponents, lower),
-           C::pair(raw.pairs[2], exponents, upper), C::pair(raw.pairs[3], exponents, lower)}};
+// A thread's fragment of a step; upper and lower are the offsets of its two rows.
+template <class Convert>
+__device__ __forceinline__ Fragment converted(const Convert& convert, const Raw& raw, std::uint32_t upper,
+                                              std::uint32_t lower) {
+  return {{convert.pair(raw.pairs[0], upper), convert.pair(raw.pairs[1], lower), convert.pair(raw.pairs[2], upper),
+           convert.pair(raw.pairs[3], lower)}};
 }
 
 }  // namespace octavo::sm90

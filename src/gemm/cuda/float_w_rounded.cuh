@@ -1,10 +1,11 @@
 // Weights in groups that are multiplied by their scale where they are converted: ŵ = (q - z) · s, rounded once to x's type,
-// two neighbours along K at a time, for two instructions more than an exact conversion.
+// two neighbours along K at a time, for one or two instructions more than an exact conversion.
 //
 // The scale stands in two numbers of x's type, s = high + low, and ŵ = d · high + (d · low) with one fused multiply-add,
 // where d = q - z is exact. What high + low miss of s, and the rounding of d · low, are u² |ŵ| at most together with what a
 // rounding to nearest leaves unused of u |ŵ|, u being half a unit of x's type: |error| <= u (1 + u) |ŵ|. A scale that x's
-// type can hold has low = 0, and ŵ is rounded correctly.
+// type can hold, as checkpoints store them, has low = 0: then ŵ = d · high, rounded correctly, and where all of a stage's
+// scales are such, one multiplication is all.
 //
 // In fp16 the low part of a scale below 8 would be subnormal, if not lost: it would be right to 2^-25, and ŵ to 2^-25 |d|.
 // So such scales are taken 2^12 times, and d 2^-12 times, which costs nothing: other exponents are put in front of the
@@ -42,33 +43,38 @@ __device__ __forceinline__ std::uint32_t split_scale(__nv_bfloat16 /*x*/, float 
   return bits(__halves2bfloat162(high, __float2bfloat16_rn(scale - __bfloat162float(high))));
 }
 
-template <class X, Storage kStorage>
+__device__ __forceinline__ bool has_low(const GroupFactors& f) { return f.scale >> 16 != 0; }
+
+// (q - z) · s of a pair. kExact: low = 0.
+template <bool kExact, class Pair>
+__device__ __forceinline__ std::uint32_t scaled(Pair d, const WideFactors& f) {
+  if constexpr (kExact) return bits(__hmul2(d, as_pair<Pair>(f.high)));
+  return bits(__hfma2(d, as_pair<Pair>(f.high), __hmul2(d, as_pair<Pair>(f.low))));
+}
+
+template <class X, class Convert>
 struct Rounded;
 
-template <Storage kStorage>
-struct Rounded<__half, kStorage> {
-  using C = Convert<__half, kStorage>;
+template <class Convert>
+struct Rounded<__half, Convert> {
   __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point) {
     const bool small = fabsf(scale) < 8;  // twelve less in the exponents of both halves
-    return {C::offset(zero_point) - (small ? 0x30003000 : 0), split_scale(__half(), small ? scale * 4096 : scale)};
+    return {Convert::offset(zero_point) - (small ? 0x30003000 : 0), split_scale(__half(), small ? scale * 4096 : scale)};
   }
-  __device__ __forceinline__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t /*exponents*/,
-                                                       const WideFactors& f) {
-    const __half2 d = __hsub2(as_pair<__half2>(C::biased(raw, f.offset)), as_pair<__half2>(f.offset));
-    return bits(__hfma2(d, as_pair<__half2>(f.high), __hmul2(d, as_pair<__half2>(f.low))));
+  template <bool kExact>
+  __device__ __forceinline__ static std::uint32_t pair(const Convert& convert, std::uint32_t raw, const WideFactors& f) {
+    return scaled<kExact>(__hsub2(as_pair<__half2>(convert.biased(raw, f.offset)), as_pair<__half2>(f.offset)), f);
   }
 };
 
-template <Storage kStorage>
-struct Rounded<__nv_bfloat16, kStorage> {
-  using C = Convert<__nv_bfloat16, kStorage>;
+template <class Convert>
+struct Rounded<__nv_bfloat16, Convert> {
   __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point) {
-    return {C::offset(zero_point), split_scale(__nv_bfloat16(), scale)};
+    return {Convert::offset(zero_point), split_scale(__nv_bfloat16(), scale)};
   }
-  __device__ __forceinline__ static std::uint32_t pair(std::uint32_t raw, std::uint32_t exponents, const WideFactors& f) {
-    using Pair = __nv_bfloat162;
-    const Pair d = as_pair<Pair>(C::pair(raw, exponents, f.offset));
-    return bits(__hfma2(d, as_pair<Pair>(f.high), __hmul2(d, as_pair<Pair>(f.low))));
+  template <bool kExact>
+  __device__ __forceinline__ static std::uint32_t pair(const Convert& convert, std::uint32_t raw, const WideFactors& f) {
+    return scaled<kExact>(as_pair<__nv_bfloat162>(convert.pair(raw, f.offset)), f);
   }
 };
 

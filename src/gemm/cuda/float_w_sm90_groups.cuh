@@ -31,16 +31,12 @@ struct FloatW {
   static constexpr int kWeightBytes = kChannels * kRowBytes;
   static constexpr int kXBoxes = kBlockK / 64;  // of 64 along K, 128 bytes a row
   // Steps that are converted, then multiplied, at a time, and how many such batches may be under way. Long products hide
-  // the conversion of a single step, those of 128 tokens that of two; short ones need all steps' conversions to overlap with
-  // each other, and leave hiding them to the other warpgroup.
-  static constexpr int kBatches = kTokens > 64 ? 4 : 1;
-  static constexpr int kBatch = kTokens > 128 ? 1 : kSteps / kBatches;
-  // Whether a stage's first batch is on its way to registers before the last one of the stage in front is multiplied: where
-  // products are what takes time, and not waiting for weights.
-  static constexpr bool kOpensAhead = kRounded && kTokens > 128;
-  static_assert(kSteps / kBatch == kBatches);                          // a batch has its own registers all along
-  static_assert(kPeriod <= kSteps && (!kRounded || kPeriod > 0));      // both are powers of two
-  static constexpr int kChanges = kPeriod > 0 ? kSteps / kPeriod : 0;  // of a stage: how often scales may change
+  // the conversion of a single step, those of 128 tokens that of two, or four (of one group) that are scaled; short ones
+  // need all steps' conversions to overlap with each other, and leave hiding them to the other warpgroup.
+  static constexpr int kBatches = kTokens <= 64 ? 1 : kRounded && kTokens == 128 && kPeriod >= 4 ? 2 : 4;
+  static constexpr int kBatch = kSteps / kBatches;
+  static_assert(kPeriod <= kSteps && (!kRounded || kPeriod >= kBatch));  // all are powers of two
+  static constexpr int kChanges = kPeriod > 0 ? kSteps / kPeriod : 0;    // of a stage: how often scales may change
   using Factors = std::conditional_t<kRounded, GroupFactors, SumFactors>;
   static constexpr int kChangeBytes = kChannels * static_cast<int>(sizeof(Factors));
   static constexpr int kFactorBytes = kChanges * kChangeBytes;
@@ -48,6 +44,10 @@ struct FloatW {
   // compiler orders instructions by it. More for longer groups, or fewer tokens, were no faster.)
   static constexpr int kRegisters = kPeriod == 0 ? 232 : kPeriod == 2 && kTokens > 128 ? 208 : 200;
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
+  // Whether the threads of a row load its weights together. To take its byte of them costs bf16 an instruction, which is
+  // more than the loads where shared memory has less to do for a product.
+  static constexpr bool kTogether = kNibbles && (std::is_same_v<X, __half> || kTokens <= 128);
+  using Convert = sm90::Convert<X, kStorage, kTogether>;
   static constexpr bool kLargeStages = !kNibbles && kRounded;
   static constexpr int kPieces = (kTokens > 128 ? 4 : 2) - (kLargeStages ? 1 : 0);  // such that four stages fit beside them
 };
@@ -95,11 +95,13 @@ class FactorMaker {
     for (int i = 0; i < 2; ++i) take_next(group_ / 4 + i);
   }
 
-  // A stage's. Channels c and c + 8, which one thread multiplies, stand side by side. A stage has one, two or four periods
-  // and begins at a multiple of that, so every fourth group begins with a stage.
-  __device__ __forceinline__ void make(std::uint32_t to) {
+  // A stage's; returns whether they are of the kind that takes more instructions. Channels c and c + 8, which one thread
+  // multiplies, stand side by side. A stage has one, two or four periods and begins at a multiple of that, so every fourth
+  // group begins with a stage.
+  __device__ __forceinline__ bool make(std::uint32_t to) {
     static_assert(4 % F::kChanges == 0);
     int group = group_ % 4;
+    bool low = false;
 #pragma unroll
     for (int change = 0; change < F::kChanges; ++change, to += F::kChangeBytes) {
 #pragma unroll
@@ -108,7 +110,9 @@ class FactorMaker {
         const float scale = (group & 2) != 0 ? (group & 1) != 0 ? s[3] : s[2] : (group & 1) != 0 ? s[1] : s[0];
         const int zero_point = static_cast<int>(four_[i].zero_points >> group * 8 & 255);
         const int row = first_row_ + i * 32, place = row / 16 * 16 + row % 8 * 2 + row / 8 % 2;
-        store(made(scale, zero_point), to + place * 8);
+        const typename F::Factors factors = made(scale, zero_point);
+        low |= has_low(factors);
+        store(factors, to + place * 8);
       }
       const bool over = --left_ == 0;
       left_ = over ? periods_ : left_;
@@ -116,6 +120,7 @@ class FactorMaker {
     }
     group_ = group_ / 4 * 4 + group;
     if (group == 4) take_next(group_ / 4 + 1);
+    return low;
   }
 
  private:
@@ -126,11 +131,13 @@ class FactorMaker {
 
   __device__ __forceinline__ static typename F::Factors made(float scale, int zero_point) {
     if constexpr (F::kRounded) {
-      return Rounded<typename F::X, F::kStorage>::factors(scale, zero_point);
+      return Rounded<typename F::X, typename F::Convert>::factors(scale, zero_point);
     } else {
-      return {Convert<typename F::X, F::kStorage>::offset(zero_point), scale};
+      return {F::Convert::offset(zero_point), scale};
     }
   }
+  __device__ __forceinline__ static bool has_low(const GroupFactors& f) { return sm90::has_low(f); }
+  __device__ __forceinline__ static bool has_low(const SumFactors& /*f*/) { return false; }
   __device__ __forceinline__ static void store(const GroupFactors& f, std::uint32_t to) { store(f.offset, f.scale, to); }
   __device__ __forceinline__ static void store(const SumFactors& f, std::uint32_t to) {
     store(f.offset, __float_as_uint(f.scale), to);
@@ -192,33 +199,28 @@ __device__ __forceinline__ void load_factors(SumFactors (&f)[2], std::uint32_t f
 }
 
 // How a thread's weights become fragments whose products are all added up: exactly, with one scale a channel,
-template <class F, bool kRounded = F::kRounded>
-class Conversion {
-  using C = Convert<typename F::X, F::kStorage>;
-
+template <class F>
+class ChannelConversion {
  public:
-  __device__ __forceinline__ explicit Conversion(const ChannelFactors& f)
-      : exponents_(in_register(C::kExponents)), offset_{C::offset(f.zero_point[0]), C::offset(f.zero_point[1])} {}
-
-  __device__ __forceinline__ void ask(std::uint32_t /*factors*/, int /*step*/) {}
-  __device__ __forceinline__ void take(int /*step*/) {}
+  __device__ __forceinline__ ChannelConversion(const ChannelFactors& f, int thread)
+      : convert_(thread), offset_{F::Convert::offset(f.zero_point[0]), F::Convert::offset(f.zero_point[1])} {}
 
   __device__ __forceinline__ Fragment operator()(const Raw& raw) const {
-    return convert<typename F::X, F::kStorage>(raw, exponents_, offset_[0], offset_[1]);
+    return converted(convert_, raw, offset_[0], offset_[1]);
   }
 
  private:
-  std::uint32_t exponents_, offset_[2];
+  typename F::Convert convert_;
+  std::uint32_t offset_[2];
 };
 
 // or times the scale of their group.
 template <class F>
-class Conversion<F, true> {
-  using R = Rounded<typename F::X, F::kStorage>;
-  static_assert(F::kBatch <= F::kPeriod);
+class RoundedConversion {
+  using R = Rounded<typename F::X, typename F::Convert>;
 
  public:
-  __device__ __forceinline__ explicit Conversion(const ChannelFactors& /*f*/) : exponents_(in_register(R::C::kExponents)) {}
+  __device__ __forceinline__ explicit RoundedConversion(int thread) : convert_(thread) {}
 
   // For the factors of a stage's step, if they change with it; and takes those asked for, before its conversion.
   __device__ __forceinline__ void ask(std::uint32_t factors, int step) {
@@ -228,13 +230,14 @@ class Conversion<F, true> {
     if (step % F::kPeriod == 0) upper_ = widened(asked_[0]), lower_ = widened(asked_[1]);
   }
 
-  __device__ __forceinline__ Fragment operator()(const Raw& raw) const {
-    return {{R::pair(raw.pairs[0], exponents_, upper_), R::pair(raw.pairs[1], exponents_, lower_),
-             R::pair(raw.pairs[2], exponents_, upper_), R::pair(raw.pairs[3], exponents_, lower_)}};
+  template <bool kExact>
+  __device__ __forceinline__ Fragment made(const Raw& raw) const {
+    const auto pair = [&](int i) { return R::template pair<kExact>(convert_, raw.pairs[i], i % 2 == 0 ? upper_ : lower_); };
+    return {{pair(0), pair(1), pair(2), pair(3)}};
   }
 
  private:
-  std::uint32_t exponents_;
+  typename F::Convert convert_;
   GroupFactors asked_[2];
   WideFactors upper_, lower_;
 };

@@ -38,11 +38,12 @@ template <class F>
 struct FloatWShared {
   std::uint32_t x_box_bytes, stage_bytes, ring, staging, full, empty;
   std::uint32_t ready, sums;  // barriers: the other CTAs of the cluster take sums, and theirs are there
+  std::uint32_t exacts;
 
   // Products read kTokens rows of x even where a box holds fewer; what they read instead is not stored. Where a cluster
   // divides K, the ring holds all CTAs' sums of a part of the tile afterwards, parts being rounded up.
   __host__ __device__ static constexpr int bytes(int x_box, int stages) {
-    return ring_bytes(x_box, stages) + 2 * F::kPieces * kPieceBytes + 2 * (stages + 1) * 8;
+    return ring_bytes(x_box, stages) + 2 * F::kPieces * kPieceBytes + 2 * (stages + 1) * 8 + stages * kFactorWarps * 4;
   }
   __host__ __device__ static constexpr int ring_bytes(int x_box, int stages) {
     constexpr int kSumBytes = (F::kTokens + 3 * 8) * kChannels * 4;
@@ -67,11 +68,25 @@ struct FloatWShared {
     empty = full + a.stages * 8;
     ready = empty + a.stages * 8;
     sums = ready + 8;
+    exacts = sums + 8;
   }
 
   __device__ std::uint32_t x(int stage) const { return ring + stage * stage_bytes; }
   __device__ std::uint32_t w(int stage) const { return x(stage) + F::kXBoxes * x_box_bytes; }
   __device__ std::uint32_t factors(int stage) const { return w(stage) + F::kWeightBytes; }
+  // Whether no scale of a stage's channels of a warpgroup has a low part. One warp makes the factors of each.
+  __device__ void set_exact(int stage, int warpgroup, bool value) const {
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(exact_at(stage, warpgroup)), "r"(static_cast<int>(value)) : "memory");
+  }
+  __device__ int exact(int stage, int warpgroup) const {
+    int value;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(value) : "r"(exact_at(stage, warpgroup)) : "memory");
+    return value;
+  }
+  __device__ std::uint32_t exact_at(int stage, int warpgroup) const {
+    static_assert(kFactorWarps == 2);
+    return exacts + (stage * kFactorWarps + warpgroup) * 4;
+  }
   __device__ std::uint32_t copied_bytes() const { return stage_bytes - F::kFactorBytes; }
 };
 
@@ -162,109 +177,169 @@ __device__ __forceinline__ void make_factors(const FloatWArguments& a, const Flo
     factors.begin(n, tiles.begin() * F::kChanges);
     for (int block = tiles.begin(); block < tiles.end(); ++block, stage.advance(a.stages)) {
       barrier_wait(shared.empty + stage.index * 8, stage.phase ^ 1);
-      factors.make(shared.factors(stage.index));
-      __syncwarp();
-      if (lane == 0) barrier_arrive_here(shared.full + stage.index * 8);
+      const bool low = factors.make(shared.factors(stage.index));
+      const bool exact = !__any_sync(~0u, low);
+      if (lane == 0) {
+        if constexpr (F::kRounded) shared.set_exact(stage.index, warp, exact);
+        barrier_arrive_here(shared.full + stage.index * 8);
+      }
     }
   }
 }
 
 // --- Multiplying --------------------------------------------------------------------------------------------------------
 
-// The sums of a tile with one scale a channel, or of rounded weights: all of a channel's products are added up.
+// A thread's way through the ring, where all of a channel's products are added up.
 template <class F>
-__device__ __forceinline__ void multiply_channels(const FloatWArguments& a, const FloatWShared<F>& shared, int blocks,
-                                                  const ChannelFactors& channels, Stage& stage,
-                                                  float (&sums)[F::kTokens / 2]) {
-  constexpr int kBatch = F::kBatch, kBatches = F::kBatches;
-  const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
-  const bool tells = thread % 32 == 0;
-  const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes>(thread) + warpgroup * 64 * F::kRowBytes;
-  const std::uint32_t my_factors = first_factors<F>(thread, warpgroup);
-  Conversion<F> converted(channels);
-  Fragment fragments[kBatches][kBatch];
+class Products {
+ public:
+  using Sums = float[F::kTokens / 2];
+  static constexpr int kBatch = F::kBatch, kBatches = F::kBatches;
+
+  __device__ __forceinline__ Products(const FloatWShared<F>& shared, int thread, int warpgroup)
+      : shared_(shared),
+        mine_(first_weight<F::kStorage, F::kRowBytes, F::kTogether>(thread) + warpgroup * 64 * F::kRowBytes),
+        tells_(thread % 32 == 0) {}
+
   // Asks for the batch of a stage that begins with the step `first`.
-  const auto ask = [&](Raw(&to)[kBatch], int index, int first) {
-    converted.ask(shared.factors(index) + my_factors, first);
+  __device__ __forceinline__ void ask(Raw (&to)[kBatch], int stage, int first) const {
 #pragma unroll
-    for (int i = 0; i < kBatch; ++i) to[i] = load_weights<F::kStorage, F::kRowBytes>(shared.w(index) + mine, first + i);
-  };
-  const auto release = [&](int index) {
-    if (index >= 0 && tells) barrier_arrive_here(shared.empty + index * 8);
-  };
-  // Converts `raw`, whose factors are taken, and multiplies it. When the batch before whose place it takes is done, so is
-  // the stage `done`.
-  const auto multiply = [&](const Raw(&raw)[kBatch], int index, int first, int done) {
-    Fragment(&f)[kBatch] = fragments[first / kBatch % kBatches];
+    for (int i = 0; i < kBatch; ++i) {
+      to[i] = load_weights<F::kStorage, F::kRowBytes, F::kTogether>(shared_.w(stage) + mine_, first + i);
+    }
+  }
+
+  // Converts a batch and multiplies it. When the batch before whose place it takes is done, so is the stage `done`, if there
+  // is one.
+  template <class Conversion>
+  __device__ __forceinline__ void multiply(const Raw (&raw)[kBatch], const Conversion& conversion, int stage, int first,
+                                           int done, Sums& sums) {
+    Fragment(&f)[kBatch] = fragments_[first / kBatch % kBatches];
     wgmma_wait<kBatches - 1>();
     if (first == (kBatches - 1) * kBatch) release(done);
 #pragma unroll
-    for (int i = 0; i < kBatch; ++i) f[i] = converted(raw[i]);
+    for (int i = 0; i < kBatch; ++i) f[i] = conversion(raw[i]);
     fence_registers(sums);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       const int step = first + i;
-      const std::uint64_t x = tile_descriptor(shared.x(index));
-      const std::uint64_t at = x + (step / 4 * shared.x_box_bytes >> 4) + step % 4 * 2;
+      const std::uint64_t x = tile_descriptor(shared_.x(stage));
+      const std::uint64_t at = x + (step / 4 * shared_.x_box_bytes >> 4) + step % 4 * 2;
       FloatWgmma<typename F::X, F::kTokens>::multiply(sums, f[i], at, true);
     }
     wgmma_commit();
-  };
-  const auto copy = [](Raw(&to)[kBatch], const Raw(&from)[kBatch]) {
+  }
+
+  // All batches are done, and so is the last stage.
+  __device__ __forceinline__ void finish(int last, Sums& sums) const {
+    wgmma_wait<0>();
+    fence_registers(sums);
+    release(last);
+  }
+
+  __device__ __forceinline__ static void copy(Raw (&to)[kBatch], const Raw (&from)[kBatch]) {
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) to[i] = from[i];
-  };
-  int before = -1;  // the stage in front of the last opened one
-  if constexpr (F::kOpensAhead) {
-    constexpr int kLast = F::kSteps - kBatch;
-    Raw raw[kBatch], next[kBatch];
-    // All of a stage's batches but the last, which waits for the next stage's first one to be asked for.
-    const auto begin = [&] {
-#pragma unroll
-      for (int first = 0; first < kLast; first += kBatch) {
-        converted.take(first);
-        ask(next, stage.index, first + kBatch);
-        multiply(raw, stage.index, first, -1);
-        copy(raw, next);
-      }
-    };
-    if (blocks == 0) return;
+  }
+
+ private:
+  __device__ __forceinline__ void release(int stage) const {
+    if (stage >= 0 && tells_) barrier_arrive_here(shared_.empty + stage * 8);
+  }
+
+  const FloatWShared<F>& shared_;
+  std::uint32_t mine_;
+  bool tells_;
+  Fragment fragments_[kBatches][kBatch];
+};
+
+// The sums of a tile with one scale a channel.
+template <class F>
+__device__ __forceinline__ void multiply_channels(const FloatWArguments& a, const FloatWShared<F>& shared, int blocks,
+                                                  const ChannelFactors& channels, Stage& stage,
+                                                  float (&sums)[F::kTokens / 2]) {
+  constexpr int kBatch = F::kBatch;
+  const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
+  const ChannelConversion<F> conversion(channels, thread);
+  Products<F> products(shared, thread, warpgroup);
+  int before = -1;  // the stage in front
+  for (int block = 0; block < blocks; ++block, stage.advance(a.stages)) {
     barrier_wait(shared.full + stage.index * 8, stage.phase);
-    ask(raw, stage.index, 0);
-    begin();
-    for (int block = 1; block < blocks; ++block) {
-      const int index = stage.index;
-      stage.advance(a.stages);
-      barrier_wait(shared.full + stage.index * 8, stage.phase);
-      converted.take(kLast);
-      ask(next, stage.index, 0);
-      multiply(raw, index, kLast, before);
-      copy(raw, next);
-      before = index;
-      begin();
-    }
-    converted.take(kLast);
-    multiply(raw, stage.index, kLast, before);
-  } else {
-    for (int block = 0; block < blocks; ++block, stage.advance(a.stages)) {
-      barrier_wait(shared.full + stage.index * 8, stage.phase);
-      Raw raw[kBatch], next[kBatch];
-      ask(raw, stage.index, 0);
+    Raw raw[kBatch], next[kBatch];
+    products.ask(raw, stage.index, 0);
 #pragma unroll
-      for (int first = 0; first < F::kSteps; first += kBatch) {
-        converted.take(first);
-        if (first + kBatch < F::kSteps) ask(next, stage.index, first + kBatch);
-        multiply(raw, stage.index, first, before);
-        copy(raw, next);
-      }
-      before = stage.index;
+    for (int first = 0; first < F::kSteps; first += kBatch) {
+      if (first + kBatch < F::kSteps) products.ask(next, stage.index, first + kBatch);
+      products.multiply(raw, conversion, stage.index, first, before, sums);
+      Products<F>::copy(raw, next);
+    }
+    before = stage.index;
+  }
+  products.finish(before, sums);
+}
+
+// The same with rounded weights. Products take less time here than what is in front of them, so a stage's first batch is on
+// its way to registers before the last one of the stage in front is multiplied.
+template <class F>
+__device__ __forceinline__ void multiply_rounded(const FloatWArguments& a, const FloatWShared<F>& shared, int blocks,
+                                                 Stage& stage, float (&sums)[F::kTokens / 2]) {
+  constexpr int kBatch = F::kBatch, kLast = F::kSteps - kBatch;
+  const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
+  const std::uint32_t my_factors = first_factors<F>(thread, warpgroup);
+  RoundedConversion<F> conversion(thread);
+  Products<F> products(shared, thread, warpgroup);
+  Raw raw[kBatch], next[kBatch];
+  int before = -1;  // the stage in front of the last opened one
+  const auto ask = [&](Raw(&to)[kBatch], int index, int first) {
+    conversion.ask(shared.factors(index) + my_factors, first);
+    products.ask(to, index, first);
+  };
+  // Multiplies `raw`, whose factors are taken.
+  const auto multiply = [&](auto exact, int index, int first, int done) {
+    const auto made = [&](const Raw& r) { return conversion.template made<decltype(exact)::value>(r); };
+    products.multiply(raw, made, index, first, done, sums);
+    Products<F>::copy(raw, next);
+  };
+  // All batches of the open stage but the last,
+  const auto begin = [&](auto exact) {
+#pragma unroll
+    for (int first = 0; first < kLast; first += kBatch) {
+      conversion.take(first);
+      ask(next, stage.index, first + kBatch);
+      multiply(exact, stage.index, first, -1);
+    }
+    conversion.take(kLast);
+  };
+  int opened_exact;
+  const auto open = [&](Raw(&to)[kBatch]) {
+    barrier_wait(shared.full + stage.index * 8, stage.phase);
+    ask(to, stage.index, 0);
+    opened_exact = shared.exact(stage.index, warpgroup);
+  };
+  // which waits for the next stage's first one to be asked for.
+  const auto end = [&](auto exact) {
+    const int index = stage.index;
+    stage.advance(a.stages);
+    open(next);
+    multiply(exact, index, kLast, before);
+    before = index;
+  };
+  if (blocks == 0) return;
+  open(raw);
+  for (int block = 1; block < blocks; ++block) {
+    if (__any_sync(~0u, opened_exact != 0)) {  // the same in the whole warp, which the compiler knows then
+      begin(std::true_type());
+      end(std::true_type());
+    } else {
+      begin(std::false_type());
+      end(std::false_type());
     }
   }
-  wgmma_wait<0>();
-  fence_registers(sums);
-  release(F::kOpensAhead ? stage.index : before);
-  if constexpr (F::kOpensAhead) stage.advance(a.stages);
+  begin(std::false_type());
+  multiply(std::false_type(), stage.index, kLast, before);
+  products.finish(stage.index, sums);
+  stage.advance(a.stages);
 }
 
 // The same with groups: each period's sums are scaled and added to those of the tile. Meanwhile the other warpgroup
@@ -275,8 +350,8 @@ __device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const 
   constexpr int kPeriod = F::kPeriod;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const bool tells = thread % 32 == 0;
-  const std::uint32_t exponents = in_register(Convert<typename F::X, F::kStorage>::kExponents);
-  const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes>(thread) + warpgroup * 64 * F::kRowBytes;
+  const typename F::Convert convert(thread);
+  const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes, F::kTogether>(thread) + warpgroup * 64 * F::kRowBytes;
   const std::uint32_t my_factors = first_factors<F>(thread, warpgroup);
   for (int block = 0; block < blocks; ++block, stage.advance(a.stages)) {
     barrier_wait(shared.full + stage.index * 8, stage.phase);
@@ -289,8 +364,8 @@ __device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const 
       Fragment fragments[kPeriod];
 #pragma unroll
       for (int i = 0; i < kPeriod; ++i) {
-        const Raw raw = load_weights<F::kStorage, F::kRowBytes>(w, first + i);
-        fragments[i] = convert<typename F::X, F::kStorage>(raw, exponents, factors[0].offset, factors[1].offset);
+        const Raw raw = load_weights<F::kStorage, F::kRowBytes, F::kTogether>(w, first + i);
+        fragments[i] = converted(convert, raw, factors[0].offset, factors[1].offset);
       }
       float partial[F::kTokens / 2];
       wgmma_fence();
@@ -414,6 +489,8 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
     for (int i = 0; i < F::kTokens / 2; ++i) sums[i] = 0;
     if constexpr (F::kSumsInGroups) {
       multiply_groups<F>(a, shared, tiles.end() - tiles.begin(), stage, sums);
+    } else if constexpr (F::kRounded) {
+      multiply_rounded<F>(a, shared, tiles.end() - tiles.begin(), stage, sums);
     } else {
       multiply_channels<F>(a, shared, tiles.end() - tiles.begin(), factors, stage, sums);
     }
