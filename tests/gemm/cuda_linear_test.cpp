@@ -43,6 +43,7 @@ struct Case {
   DType x = DType::kBFloat16, y = DType::kBFloat16;
   std::optional<DType> bias;
   float scale = 0;                                        // that of every group is up to twice this; 0: as quantized
+  std::int64_t exact_groups = 0;                          // so many weights' scales are of x's type, and so many's are not
   std::int64_t x_gap = 0, w_gap = 0, y_gap = 0;           // elements from the end of a row to the next
   std::int64_t x_offset = 0, w_offset = 0, y_offset = 0;  // bytes
 };
@@ -50,9 +51,9 @@ struct Case {
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << "M=" << c.M << " N=" << c.N << " K=" << c.K << ' ' << c.bits << " bits" << (c.packed ? " two a byte" : "")
              << (c.symmetric ? "" : " with zero points") << " groups of " << c.group << ", " << to_string(c.x) << " to "
-             << to_string(c.y) << " bias " << (c.bias ? to_string(*c.bias) : "none") << " scale " << c.scale << " gaps "
-             << c.x_gap << ',' << c.w_gap << ',' << c.y_gap << " offsets " << c.x_offset << ',' << c.w_offset << ','
-             << c.y_offset;
+             << to_string(c.y) << " bias " << (c.bias ? to_string(*c.bias) : "none") << " scale " << c.scale << " exact "
+             << c.exact_groups << " gaps " << c.x_gap << ',' << c.w_gap << ',' << c.y_gap << " offsets " << c.x_offset << ','
+             << c.w_offset << ',' << c.y_offset;
 }
 
 // Whether a row rounds weights to x's type before it multiplies them.
@@ -84,7 +85,7 @@ class CudaLinear : public testing::Test {
     const WeightFormat format = {c.bits, c.symmetric, c.group};
     Quantized w(format, c.N, c.K, c.packed);
     ASSERT_TRUE(quantize(random_float(DType::kFloat32, c.N, c.K, seed).view(), {}, w.mut()).ok()) << c;
-    if (c.scale != 0) set_scales(c.scale, seed, w);
+    if (c.scale != 0) set_scales(c, seed, w);
     const Matrix x = random_float(c.x, c.M, c.K, seed + 1);
     const Matrix bias = c.bias ? random_float(*c.bias, 1, c.N, seed + 2) : Matrix();
     Matrix found(c.y, c.M, c.N), again(c.y, c.M, c.N);
@@ -117,13 +118,15 @@ class CudaLinear : public testing::Test {
     }
   }
 
-  // Scales with all bits of fp32, and every zero point.
-  static void set_scales(float scale, std::uint32_t seed, Quantized& w) {
+  // Scales with all bits of fp32, or those of x's type, and every zero point.
+  static void set_scales(const Case& c, std::uint32_t seed, Quantized& w) {
     std::mt19937 random(seed);
     const std::int64_t zero_points = std::int64_t{1} << w.format.num_bits;
     for (std::int64_t n = 0; n < w.scale.view().rows; ++n) {
       for (std::int64_t g = 0; g < w.scale.view().cols; ++g) {
-        w.scale.set(n, g, scale * (1 + static_cast<float>(random()) * 0x1p-32f));
+        const float scale = c.scale * (1 + static_cast<float>(random()) * 0x1p-32f);
+        const bool exact = c.exact_groups > 0 && g * c.group / c.exact_groups % 2 == 0;
+        w.scale.set(n, g, exact ? static_cast<float>(test::rounded(scale, c.x)) : scale);
         if (!w.format.symmetric) {
           w.zero_point.mut().row<std::uint8_t>(n)[g] = static_cast<std::uint8_t>((n + g * 5) % zero_points);
         }
@@ -339,15 +342,15 @@ TEST_F(CudaLinear, GroupsInDividedAndManyLargeTiles) {
   }
 }
 
-// Whole rounds of tiles, and a last one that clusters divide, on 132 SMs: of every size of tile.
-TEST_F(CudaLinear, LastRoundsAreDivided) {
+// Whole rounds of tiles, and a last one that clusters divide, on 132 SMs, of every size of tile; or one of narrow tiles.
+TEST_F(CudaLinear, LastRoundsAreShort) {
   Case c;
-  c.K = test::kDividedK;
   int turn = 0;
-  for (const auto& [M, N, tokens] : test::kDividedRounds) {
-    for (const std::int64_t group : {kPerChannel, std::int64_t{32}, std::int64_t{64}}) {
-      c.M = M;
-      c.N = N;
+  const auto check_groups = [&](const test::LastRound& round, std::initializer_list<std::int64_t> groups) {
+    for (const std::int64_t group : groups) {
+      c.M = round.M;
+      c.N = round.N;
+      c.K = round.K;
       c.group = group;
       c.x = turn / 3 % 2 == 0 ? DType::kFloat16 : DType::kBFloat16;
       c.y = turn % 4 == 0 ? DType::kFloat32 : c.x;
@@ -359,6 +362,34 @@ TEST_F(CudaLinear, LastRoundsAreDivided) {
       ++turn;
       check(c);
       if (HasFatalFailure()) return;
+    }
+  };
+  for (const test::LastRound& round : test::kDividedRounds) check_groups(round, {kPerChannel, 64});
+  for (const test::LastRound& round : test::kNarrowRounds) check_groups(round, {kPerChannel, 32, 64, 128});
+}
+
+// Scales that x's type can hold, which take fewer instructions where weights are rounded: all, and some stages'.
+TEST_F(CudaLinear, ScalesOfXsType) {
+  Case c;
+  c.N = 392;
+  c.K = 1888;
+  int turn = 0;
+  for (const bool exact_groups : {true, false}) {
+    for (const std::int64_t M : {66, 130, 190, 250, 300}) {
+      for (const std::int64_t group : {32, 64, 128}) {
+        c.M = M;
+        c.group = group;
+        c.x = turn % 2 == 0 ? DType::kFloat16 : DType::kBFloat16;
+        c.y = c.x;
+        c.packed = turn / 2 % 2 == 0;
+        c.bits = c.packed ? 4 : 8;
+        c.symmetric = turn % 5 < 3;
+        c.scale = turn % 3 == 0 ? 9.0f : 0.004f;  // in fp16, those below 8 are taken 4096 times
+        c.exact_groups = exact_groups ? c.K : 256;
+        ++turn;
+        check(c);
+        if (HasFatalFailure()) return;
+      }
     }
   }
 }

@@ -1,14 +1,16 @@
-// Products whose last round clusters divide on the 132 SMs of an H100, one for every tile of the weight-only kernel of
-// Hopper.
+// Products whose last rounds the weight-only kernel of Hopper makes shorter, on the 132 SMs of an H100.
 #pragma once
 
 namespace octavo::test {
 
-struct DividedRound {
-  int M, N, tokens;  // of the tile
+// K is such that a last stage, and a last group of 64 or 128, are not whole.
+struct LastRound {
+  int M, N, K, tokens;  // of the tile
 };
-inline constexpr int kDividedK = 416;  // a last stage, and a last group of 64 or 128, that are not whole
-inline constexpr DividedRound kDividedRounds[] = {{30, 17005, 32},   {60, 17024, 64},   {120, 17005, 128},
-                                                  {180, 17024, 192}, {386, 19060, 256}, {386, 19072, 256}};
+// Clusters divide it: one for every tile.
+inline constexpr LastRound kDividedRounds[] = {
+    {30, 17021, 928, 32}, {60, 17024, 928, 64}, {120, 17021, 928, 128}, {180, 17024, 928, 192}, {385, 19837, 2464, 256}};
+// Some columns have narrow tiles, or all.
+inline constexpr LastRound kNarrowRounds[] = {{385, 12797, 416, 256}, {390, 12800, 416, 256}, {500, 11005, 416, 256}};
 
 }  // namespace octavo::test

@@ -12,7 +12,8 @@ using sm90::FloatWTile;
 using sm90::Scaling;
 
 int tiles(int M, int N, const FloatWTile& tile) {
-  return sm90::ceil_div(M, tile.tokens) * sm90::ceil_div(N, sm90::kChannels);
+  const int wide = sm90::ceil_div(N, sm90::kChannels) - tile.narrow_columns;
+  return sm90::ceil_div(M, tile.tokens) * wide + sm90::ceil_div(M, sm90::kNarrowTokens) * tile.narrow_columns;
 }
 
 // All tiles are taken, by clusters that run at a time.
@@ -22,8 +23,10 @@ TEST(Sm90Tile, RoundsAndClustersTakeAllTiles) {
       for (const int M : {1, 33, 100, 512, 1024, 3000}) {
         for (const int N : {1, 4096, 11008, 14336, 17005}) {
           for (const int K : {32, 416, 4096}) {
-            const FloatWTile t = choose(M, N, K, scaling, sms);
+            const FloatWTile t = choose(M, N, K, scaling, M % 2 == 0, sms);
             ASSERT_GT(t.tokens, 0) << sms << ' ' << M << ' ' << N << ' ' << K;
+            EXPECT_TRUE(t.narrow_columns == 0 || (t.tokens == sm90::kWideTokens && t.cluster == 1));
+            EXPECT_LE(t.narrow_columns, sm90::ceil_div(N, sm90::kChannels));
             const int left = tiles(M, N, t) - t.rounds * (sms / t.cluster * t.cluster);
             EXPECT_GE(left, t.cluster > 1 ? 1 : 0);
             EXPECT_LE(left, sm90::clusters_at_once(t.cluster, sms));
@@ -35,26 +38,39 @@ TEST(Sm90Tile, RoundsAndClustersTakeAllTiles) {
   }
 }
 
-TEST(Sm90Tile, ClustersDivideWhatSmsWouldBeIdleFor) {
+TEST(Sm90Tile, LastRoundsAreShort) {
   const auto expect = [](const FloatWTile& found, const FloatWTile& expected) {
     EXPECT_EQ(found.tokens, expected.tokens);
     EXPECT_EQ(found.rounds, expected.rounds);
     EXPECT_EQ(found.cluster, expected.cluster);
+    EXPECT_EQ(found.narrow_columns, expected.narrow_columns);
   };
-  expect(choose(64, 4096, 4096, Scaling::kChannels, 132), {64, 0, 3});      // 32 tiles
-  expect(choose(1024, 14336, 4096, Scaling::kRounded, 132), {256, 3, 2});   // 448: 52 are left
-  expect(choose(1024, 11008, 4096, Scaling::kChannels, 132), {256, 2, 1});  // 344: 80 are left
+  expect(choose(64, 4096, 4096, Scaling::kChannels, false, 132), {64, 0, 3});         // 32 tiles
+  expect(choose(1024, 14336, 4096, Scaling::kRounded, false, 132), {256, 3, 2});      // 448: 52 are left
+  expect(choose(1024, 4096, 4096, Scaling::kChannels, false, 132), {256, 0, 1});      // 128
+  expect(choose(512, 11008, 4096, Scaling::kChannels, false, 132), {256, 1, 1, 86});  // 258 narrow ones, two a CTA
+  // 344 wide ones would be 2.6 rounds. 264 and 120 narrow ones are two rounds and a shorter one.
+  expect(choose(1024, 11008, 4096, Scaling::kChannels, false, 132), {256, 2, 1, 20});
 }
 
 // What the GPU's tests count on.
 TEST(Sm90Tile, LastRoundsOfTests) {
-  for (const auto& [M, N, tokens] : test::kDividedRounds) {
+  for (const auto& [M, N, K, tokens] : test::kDividedRounds) {
     for (const Scaling scaling : {Scaling::kChannels, Scaling::kRounded}) {
       if (scaling == Scaling::kRounded && M < 65) continue;
-      const FloatWTile t = choose(M, N, test::kDividedK, scaling, 132);
+      const FloatWTile t = choose(M, N, K, scaling, false, 132);
       EXPECT_EQ(t.tokens, tokens) << M;
       EXPECT_GT(t.rounds, 0) << M;
       EXPECT_EQ(t.cluster, 2) << M;
+    }
+  }
+  for (const auto& [M, N, K, tokens] : test::kNarrowRounds) {
+    for (const Scaling scaling : {Scaling::kChannels, Scaling::kRounded}) {
+      for (const bool short_groups : {false, true}) {
+        const FloatWTile t = choose(M, N, K, scaling, short_groups, 132);
+        EXPECT_EQ(t.tokens, tokens) << M;
+        EXPECT_GT(t.narrow_columns, 0) << M;
+      }
     }
   }
 }

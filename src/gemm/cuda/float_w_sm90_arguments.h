@@ -16,7 +16,9 @@ struct FloatWArguments {
   DType y_dtype;
   bool y_by_copy_engine;  // its map is valid: y, its rows and their lengths are multiples of 16 bytes
   int stages;             // of the ring
-  int x_box;              // rows of x that a stage holds
+  int x_box;              // rows of x that a stage has room for
+  int narrow_box;         // those of a narrow tile
+  int wide_columns;       // of tiles; the others are narrow
   int cluster;            // CTAs that divide the K of a tile,
   int part;               // of so many blocks each, or what is left
   int rounds;             // of tiles that a CTA has for itself, before clusters divide the last ones

@@ -15,7 +15,7 @@ struct SumFactors {
   float scale;
 };
 
-// What a kernel is made for. kPeriod: steps of 16 along K whose sums are scaled together; 0: one scale a channel. Where
+// What a tile is made for. kPeriod: steps of 16 along K whose sums are scaled together; 0: one scale a channel. Where
 // weights are rounded, steps after which a scale may change.
 template <class X_, Storage kStorage_, int kTokens_, int kPeriod_, bool kRounded_ = false>
 struct FloatW {
@@ -25,6 +25,10 @@ struct FloatW {
   static constexpr int kPeriod = kPeriod_;
   static constexpr bool kRounded = kRounded_;
   static constexpr bool kSumsInGroups = kPeriod > 0 && !kRounded;
+  // A kernel with wide tiles makes narrow ones too, in the same places of shared memory.
+  static constexpr bool kHasNarrow = kTokens == kWideTokens;
+  using Narrow = FloatW<X, kStorage, kNarrowTokens, kPeriod, kRounded>;
+  using Layout = FloatW<X, kStorage, kTokens == kNarrowTokens ? kWideTokens : kTokens, kPeriod, kRounded>;
   static constexpr int kBlockK = kTokens > 128 ? 64 : 128;  // of a stage
   static constexpr int kSteps = kBlockK / 16;
   static constexpr int kRowBytes = kSteps * kStepBytes<kStorage>;  // of weights

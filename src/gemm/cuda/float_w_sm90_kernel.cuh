@@ -1,6 +1,7 @@
 // Products with quantized weights on Hopper, y[M, N] = x[M, K] · ŵ[N, K]ᵀ: operands are swapped, so that weights come to the
 // tensor cores from registers, where they are converted, and activations from shared memory. Warp-specialized and
-// persistent: one CTA an SM takes tile after tile, kTokens tokens by 128 channels.
+// persistent: one CTA an SM takes tile after tile, kTokens tokens by 128 channels. Some of wide tiles' columns may be of
+// narrow ones instead, which end the last round earlier.
 //
 //    warpgroups 0 and 1   64 channels each: read weights as they are stored, convert them into fragments, multiply them with
 //                         the tile's tokens (wgmma), sums in registers; at the end they scale, round and transpose.
@@ -87,7 +88,7 @@ struct FloatWShared {
     static_assert(kFactorWarps == 2);
     return exacts + (stage * kFactorWarps + warpgroup) * 4;
   }
-  __device__ std::uint32_t copied_bytes() const { return stage_bytes - F::kFactorBytes; }
+  __device__ std::uint32_t copied_bytes(int x_box) const { return F::kXBoxes * x_box * 128 + F::kWeightBytes; }
 };
 
 // The tiles of a CTA and its part of their K, in blocks: first those it has for itself, then one that its cluster takes.
@@ -96,7 +97,7 @@ class FloatWTiles {
  public:
   __device__ explicit FloatWTiles(const FloatWArguments& a) : a_(a) {}
 
-  // The next tile's first token and channel. They go down group_m tiles, then right.
+  // The next tile's first token and channel.
   __device__ bool next(int& m, int& n) {
     if (round_ > a_.rounds) return false;
     int index = round_ * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
@@ -106,14 +107,16 @@ class FloatWTiles {
       end_ = min(begin_ + a_.part, end_);
     }
     ++round_;
-    if (index >= rows() * columns()) return false;
-    const int first = index / (a_.group_m * columns()) * a_.group_m;
-    const int height = min(rows() - first, a_.group_m);
-    const int rest = index - first * columns();
-    m = (first + rest % height) * F::kTokens;
-    n = rest / height * kChannels;
-    return true;
+    if constexpr (F::kHasNarrow) {
+      const int wide = (a_.M + F::kTokens - 1) / F::kTokens * a_.wide_columns;
+      narrow_ = index >= wide;
+      if (narrow_) return place<kNarrowTokens>(index - wide, a_.wide_columns, columns(), m, n);
+    }
+    return place<F::kTokens>(index, 0, a_.wide_columns, m, n);
   }
+
+  // Whether it is a narrow one.
+  __device__ bool narrow() const { return narrow_; }
 
   // Whether the cluster divides the one that next() gave.
   __device__ bool divided() const { return a_.cluster > 1 && round_ > a_.rounds; }
@@ -122,34 +125,53 @@ class FloatWTiles {
   __device__ int end() const { return end_; }
 
  private:
-  __device__ int rows() const { return (a_.M + F::kTokens - 1) / F::kTokens; }
   __device__ int columns() const { return (a_.N + kChannels - 1) / kChannels; }
 
+  // Where the tile number `index` of the columns from `begin` to `end` is, if there is one. They go down group_m tiles, then
+  // right.
+  template <int kTokens>
+  __device__ bool place(int index, int begin, int end, int& m, int& n) const {
+    const int rows = (a_.M + kTokens - 1) / kTokens, columns = end - begin;
+    if (index >= rows * columns) return false;
+    const int first = index / (a_.group_m * columns) * a_.group_m;
+    const int height = min(rows - first, a_.group_m);
+    const int rest = index - first * columns;
+    m = (first + rest % height) * kTokens;
+    n = (begin + rest / height) * kChannels;
+    return true;
+  }
+
   const FloatWArguments& a_;
+  bool narrow_ = false;
   int round_ = 0, begin_ = 0, end_ = (a_.K + F::kBlockK - 1) / F::kBlockK;
 };
 
 // --- Copying ------------------------------------------------------------------------------------------------------------
 
+// narrow_x: boxes of narrow tiles.
 template <class F>
-__device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const CUtensorMap& x, const CUtensorMap& w,
-                                            const FloatWShared<F>& shared) {
+__device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const CUtensorMap& x, const CUtensorMap& narrow_x,
+                                            const CUtensorMap& w, const FloatWShared<F>& shared) {
+  FloatWTiles<F> tiles(a);
+  const auto expect = [&](int stage) {
+    barrier_expect(shared.full + stage * 8, shared.copied_bytes(tiles.narrow() ? a.narrow_box : a.x_box));
+  };
   const auto copy_x = [&](int stage, int m, int block) {
+    const CUtensorMap& boxes = tiles.narrow() ? narrow_x : x;
 #pragma unroll
     for (int box = 0; box < F::kXBoxes; ++box) {
-      copy_box(shared.x(stage) + box * shared.x_box_bytes, x, block * F::kBlockK + box * 64, m, shared.full + stage * 8);
+      copy_box(shared.x(stage) + box * shared.x_box_bytes, boxes, block * F::kBlockK + box * 64, m, shared.full + stage * 8);
     }
   };
   const auto copy_w = [&](int stage, int n, int block) {
     copy_box(shared.w(stage), w, block * F::kRowBytes, n, shared.full + stage * 8);
   };
-  FloatWTiles<F> tiles(a);
   int m = 0, n = 0;
   bool any = tiles.next(m, n);
   const int ahead = any ? min(tiles.end() - tiles.begin(), a.stages) : 0;
   if (!a.constant_w) ptx::wait_for_predecessor();
   for (int i = 0; i < ahead; ++i) {
-    barrier_expect(shared.full + i * 8, shared.copied_bytes());
+    expect(i);
     copy_w(i, n, tiles.begin() + i);
   }
   ptx::wait_for_predecessor();
@@ -159,7 +181,7 @@ __device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const CUte
   for (int first = tiles.begin() + ahead; any; any = tiles.next(m, n), first = tiles.begin()) {
     for (int block = first; block < tiles.end(); ++block, stage.advance(a.stages)) {
       barrier_wait(shared.empty + stage.index * 8, stage.phase ^ 1);
-      barrier_expect(shared.full + stage.index * 8, shared.copied_bytes());
+      expect(stage.index);
       copy_x(stage.index, m, block);
       copy_w(stage.index, n, block);
     }
@@ -196,7 +218,7 @@ class Products {
   using Sums = float[F::kTokens / 2];
   static constexpr int kBatch = F::kBatch, kBatches = F::kBatches;
 
-  __device__ __forceinline__ Products(const FloatWShared<F>& shared, int thread, int warpgroup)
+  __device__ __forceinline__ Products(const FloatWShared<typename F::Layout>& shared, int thread, int warpgroup)
       : shared_(shared),
         mine_(first_weight<F::kStorage, F::kRowBytes, F::kTogether>(thread) + warpgroup * 64 * F::kRowBytes),
         tells_(thread % 32 == 0) {}
@@ -248,7 +270,7 @@ class Products {
     if (stage >= 0 && tells_) barrier_arrive_here(shared_.empty + stage * 8);
   }
 
-  const FloatWShared<F>& shared_;
+  const FloatWShared<typename F::Layout>& shared_;
   std::uint32_t mine_;
   bool tells_;
   Fragment fragments_[kBatches][kBatch];
@@ -256,8 +278,8 @@ class Products {
 
 // The sums of a tile with one scale a channel.
 template <class F>
-__device__ __forceinline__ void multiply_channels(const FloatWArguments& a, const FloatWShared<F>& shared, int blocks,
-                                                  const ChannelFactors& channels, Stage& stage,
+__device__ __forceinline__ void multiply_channels(const FloatWArguments& a, const FloatWShared<typename F::Layout>& shared,
+                                                  int blocks, const ChannelFactors& channels, Stage& stage,
                                                   float (&sums)[F::kTokens / 2]) {
   constexpr int kBatch = F::kBatch;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
@@ -282,8 +304,8 @@ __device__ __forceinline__ void multiply_channels(const FloatWArguments& a, cons
 // The same with rounded weights. Products take less time here than what is in front of them, so a stage's first batch is on
 // its way to registers before the last one of the stage in front is multiplied.
 template <class F>
-__device__ __forceinline__ void multiply_rounded(const FloatWArguments& a, const FloatWShared<F>& shared, int blocks,
-                                                 Stage& stage, float (&sums)[F::kTokens / 2]) {
+__device__ __forceinline__ void multiply_rounded(const FloatWArguments& a, const FloatWShared<typename F::Layout>& shared,
+                                                 int blocks, Stage& stage, float (&sums)[F::kTokens / 2]) {
   constexpr int kBatch = F::kBatch, kLast = F::kSteps - kBatch;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const std::uint32_t my_factors = first_factors<F>(thread, warpgroup);
@@ -345,8 +367,8 @@ __device__ __forceinline__ void multiply_rounded(const FloatWArguments& a, const
 // The same with groups: each period's sums are scaled and added to those of the tile. Meanwhile the other warpgroup
 // multiplies.
 template <class F>
-__device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const FloatWShared<F>& shared, int blocks,
-                                                Stage& stage, float (&sums)[F::kTokens / 2]) {
+__device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const FloatWShared<typename F::Layout>& shared,
+                                                int blocks, Stage& stage, float (&sums)[F::kTokens / 2]) {
   constexpr int kPeriod = F::kPeriod;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const bool tells = thread % 32 == 0;
@@ -386,27 +408,27 @@ __device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const 
 }
 
 // Scales, rounds and stores the sums that this CTA alone has.
-template <class F, bool kFloat32>
-__device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], Output<F, kFloat32>& out,
-                                           const ChannelScaling& scaling, int m) {
-  constexpr int kTokens = F::kTokens < Output<F, kFloat32>::kTokens ? F::kTokens : Output<F, kFloat32>::kTokens;
+template <class F, class Out>
+__device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], Out& out, const ChannelScaling& scaling,
+                                           int m) {
 #pragma unroll
-  for (int first = 0; first < F::kTokens; first += kTokens) {
+  for (int first = 0; first < F::kTokens; first += Out::kTokens) {
+    const int count = F::kTokens - first < Out::kTokens ? F::kTokens - first : Out::kTokens;
     out.begin();
 #pragma unroll
-    for (int token = 0; token < kTokens; token += 8) {
+    for (int token = 0; token < count; token += 8) {
       const float* s = &sums[(first + token) / 2];
       out.put(token, scaling.scaled({s[0], s[1], s[2], s[3]}));
     }
-    out.end(m + first, kTokens);
+    out.end(m + first, count);
   }
 }
 
 // The same where a cluster has divided K: each CTA makes y of a part of the tokens, of which the others send it their sums,
 // to where its ring was.
-template <class F, bool kFloat32>
+template <class F, class Out>
 __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, const FloatWShared<F>& shared,
-                                                  const float (&sums)[F::kTokens / 2], Output<F, kFloat32>& out,
+                                                  const float (&sums)[F::kTokens / 2], Out& out,
                                                   const ChannelScaling& scaling, int m) {
   constexpr int kEights = F::kTokens / 8, kEight = 256 * 16;  // and bytes of eight tokens' sums
   const int part = (kEights + a.cluster - 1) / a.cluster, rank = static_cast<int>(cluster_rank()), thread = threadIdx.x;
@@ -441,7 +463,7 @@ __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, cons
     }
   }
   barrier_wait(shared.sums, 0);
-  constexpr int kAtOnce = Output<F, kFloat32>::kTokens / 8;
+  constexpr int kAtOnce = Out::kTokens / 8;
   for (int first = begin; first < end; first += kAtOnce) {
     const int count = min(end - first, kAtOnce);
     out.begin();
@@ -460,49 +482,60 @@ __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, cons
   }
 }
 
+// A tile from (m, n) on, of the kind F. waited: for the kernel in front.
+template <class F, class Tiles, class Out>
+__device__ __forceinline__ void multiply_tile(const FloatWArguments& a, const FloatWShared<typename F::Layout>& shared,
+                                              const Tiles& tiles, int m, int n, Stage& stage, bool& waited, Out& out) {
+  const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
+  const int channels = n + warpgroup * 64, channel = channels + thread / 32 * 16 + thread % 32 / 4;
+  const ChannelFactors factors(a, channel, channel + 8);
+  ChannelScaling scaling = {{1, 1}, {0, 0}};
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    if constexpr (F::kPeriod == 0) scaling.scale[i] = factors.scale[i];
+  }
+  const auto load_bias = [&] {
+    if (a.bias.bias == nullptr) return;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) scaling.bias[i] = cuda::bias_at(a.bias, min(channel + i * 8, a.N - 1));
+  };
+  if (waited) load_bias();  // so that it is there at the tile's end
+  float sums[F::kTokens / 2];
+#pragma unroll
+  for (int i = 0; i < F::kTokens / 2; ++i) sums[i] = 0;
+  if constexpr (F::kSumsInGroups) {
+    multiply_groups<F>(a, shared, tiles.end() - tiles.begin(), stage, sums);
+  } else if constexpr (F::kRounded) {
+    multiply_rounded<F>(a, shared, tiles.end() - tiles.begin(), stage, sums);
+  } else {
+    multiply_channels<F>(a, shared, tiles.end() - tiles.begin(), factors, stage, sums);
+  }
+  ptx::wait_for_predecessor();
+  if (!waited) load_bias();
+  waited = true;
+  out.at(channels);
+  if constexpr (F::kTokens != kNarrowTokens) {
+    if (tiles.divided()) return store_shared_sums<F>(a, shared, sums, out, scaling, m);
+  }
+  store_sums<F>(sums, out, scaling, m);
+}
+
 template <class F, bool kFloat32>
 __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const FloatWShared<F>& shared,
                                                const CUtensorMap& y) {
-  const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   FloatWTiles<F> tiles(a);
   Stage stage;
-  int m, n;
   if (!a.constant_w) ptx::wait_for_predecessor();
   bool waited = !a.constant_w;
-  Output<F, kFloat32> out(a, y, shared.staging + warpgroup * F::kPieces * kPieceBytes);
-  while (tiles.next(m, n)) {
-    const int channels = n + warpgroup * 64, channel = channels + thread / 32 * 16 + thread % 32 / 4;
-    const ChannelFactors factors(a, channel, channel + 8);
-    ChannelScaling scaling = {{1, 1}, {0, 0}};
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      if constexpr (F::kPeriod == 0) scaling.scale[i] = factors.scale[i];
+  Output<F, kFloat32> out(a, y, shared.staging + static_cast<int>(threadIdx.x) / 128 * F::kPieces * kPieceBytes);
+  for (int m, n; tiles.next(m, n);) {
+    if constexpr (F::kHasNarrow) {
+      if (tiles.narrow()) {
+        multiply_tile<typename F::Narrow>(a, shared, tiles, m, n, stage, waited, out);
+        continue;
+      }
     }
-    const auto load_bias = [&] {
-      if (a.bias.bias == nullptr) return;
-#pragma unroll
-      for (int i = 0; i < 2; ++i) scaling.bias[i] = cuda::bias_at(a.bias, min(channel + i * 8, a.N - 1));
-    };
-    if (waited) load_bias();  // so that it is there at the tile's end
-    float sums[F::kTokens / 2];
-#pragma unroll
-    for (int i = 0; i < F::kTokens / 2; ++i) sums[i] = 0;
-    if constexpr (F::kSumsInGroups) {
-      multiply_groups<F>(a, shared, tiles.end() - tiles.begin(), stage, sums);
-    } else if constexpr (F::kRounded) {
-      multiply_rounded<F>(a, shared, tiles.end() - tiles.begin(), stage, sums);
-    } else {
-      multiply_channels<F>(a, shared, tiles.end() - tiles.begin(), factors, stage, sums);
-    }
-    ptx::wait_for_predecessor();
-    if (!waited) load_bias();
-    waited = true;
-    out.at(channels);
-    if (!tiles.divided()) {
-      store_sums<F>(sums, out, scaling, m);
-    } else {
-      store_shared_sums<F>(a, shared, sums, out, scaling, m);
-    }
+    multiply_tile<F>(a, shared, tiles, m, n, stage, waited, out);
   }
   ptx::wait_for_predecessor();
   out.finish();
@@ -511,12 +544,14 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
 template <class F>
 __global__ void __launch_bounds__(384, 1)
     float_w_kernel(const __grid_constant__ FloatWArguments a, const __grid_constant__ CUtensorMap x,
-                   const __grid_constant__ CUtensorMap w, const __grid_constant__ CUtensorMap y) {
+                   const __grid_constant__ CUtensorMap narrow_x, const __grid_constant__ CUtensorMap w,
+                   const __grid_constant__ CUtensorMap y) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) std::uint8_t memory[];
   const FloatWShared<F> shared(a, memory);
   if (threadIdx.x == 0) {
     prefetch_tensor_map(x);
+    if (F::kHasNarrow) prefetch_tensor_map(narrow_x);
     prefetch_tensor_map(w);
     prefetch_tensor_map(y);
     for (int stage = 0; stage < a.stages; ++stage) {
@@ -540,7 +575,7 @@ __global__ void __launch_bounds__(384, 1)
     }
   } else {
     give_registers<3 * 168 - 2 * F::kRegisters>();
-    if (threadIdx.x == 256) copy_blocks<F>(a, x, w, shared);
+    if (threadIdx.x == 256) copy_blocks<F>(a, x, narrow_x, w, shared);
     if constexpr (F::kChanges > 0) {
       const int warp = static_cast<int>(threadIdx.x) / 32 - 9, lane = static_cast<int>(threadIdx.x) % 32;
       if (warp >= 0 && warp < kFactorWarps) make_factors<F>(a, shared, warp, lane);

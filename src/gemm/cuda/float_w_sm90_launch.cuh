@@ -23,23 +23,29 @@ void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& til
   s.cluster = tile.cluster;
   s.part = ceil_div(ceil_div(s.K, F::kBlockK), s.cluster);
   s.group_m = std::max(1, 2048 / F::kTokens);
-  s.x_box = std::min(F::kTokens, ceil_div(s.M, 8) * 8);
+  const int columns = ceil_div(s.N, kChannels), rows = ceil_div(s.M, 8) * 8;
+  s.wide_columns = columns - tile.narrow_columns;
+  s.narrow_box = std::min(kNarrowTokens, rows);
+  s.x_box = s.wide_columns > 0 ? std::min(F::kTokens, rows) : s.narrow_box;
   s.stages = 1;
   while (s.stages < kMaxFloatWStages && Shared::bytes(s.x_box, s.stages + 1) <= gpu->max_shared_memory) ++s.stages;
   const int element_bytes = bits_of(a.y.dtype) / 8;
   const std::int64_t w_bytes = row_bytes(a.w.q.dtype, s.K);
-  CUtensorMap x = {}, w = {}, y = {};
-  if (!cuda::map_tensor(a.x.data, 2, s.M, s.K, a.x.stride, {64, s.x_box, 128}, x)) return;
+  CUtensorMap x = {}, narrow_x = {}, w = {}, y = {};
+  const auto map_x = [&](int tokens, CUtensorMap& map) {
+    return cuda::map_tensor(a.x.data, 2, s.M, s.K, a.x.stride, {64, tokens, 128}, map);
+  };
+  if (!map_x(s.x_box, x) || (tile.narrow_columns > 0 && !map_x(s.narrow_box, narrow_x))) return;
   if (!cuda::map_tensor(a.w.q.data, 1, s.N, w_bytes, a.w.q.stride, {F::kRowBytes, kChannels, F::kRowBytes}, w)) return;
   if (s.y_by_copy_engine &&
       !cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {128 / element_bytes, kBoxTokens, 128}, y)) {
     return;
   }
-  const int tiles = ceil_div(s.M, F::kTokens) * ceil_div(s.N, kChannels);
+  const int tiles = ceil_div(s.M, F::kTokens) * s.wide_columns + ceil_div(s.M, kNarrowTokens) * tile.narrow_columns;
   const int ctas = tile.rounds == 0 ? tiles * tile.cluster : gpu->num_sms / tile.cluster * tile.cluster;
   cuda::launch(float_w_kernel<F>, dim3(static_cast<unsigned>(ctas)), dim3(384),
                static_cast<std::size_t>(Shared::bytes(s.x_box, s.stages)), a.stream,
-               {.cluster = dim3(static_cast<unsigned>(tile.cluster))}, s, x, w, y);
+               {.cluster = dim3(static_cast<unsigned>(tile.cluster))}, s, x, narrow_x, w, y);
 }
 
 // Sums of groups are for few tokens; of more, weights are rounded.
@@ -122,7 +128,7 @@ inline FloatWArguments float_w_arguments(const Arguments& a) {
 }
 
 inline FloatWTile choose(const Arguments& a, const FloatWArguments& s, Scaling scaling) {
-  return choose(s.M, s.N, s.K, scaling, (*cuda::gpu(a.x.device))->num_sms);
+  return choose(s.M, s.N, s.K, scaling, s.group_size % 64 != 0, (*cuda::gpu(a.x.device))->num_sms);
 }
 
 // Of the kernel that scales sums.

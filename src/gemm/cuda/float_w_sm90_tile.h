@@ -8,13 +8,17 @@ namespace octavo::sm90 {
 
 inline constexpr int kChannels = 128;  // of a tile: two warpgroups have 64 each
 
-// How y is divided: into tiles of so many tokens by kChannels. CTAs have so many rounds of them for themselves. Those left
-// over are taken by clusters of so many CTAs, which divide K: by one CTA each, or by more where so few are left that SMs
-// would be idle.
+// Tiles of so many tokens may stand beside narrow ones.
+inline constexpr int kWideTokens = 256, kNarrowTokens = 176;
+
+// How y is divided: into tiles of so many tokens by kChannels, in columns of them along the channels. The last columns may
+// be narrow, of kNarrowTokens a tile. CTAs have so many rounds of tiles for themselves. Those left over are taken by
+// clusters of so many CTAs, which divide K: by one CTA each, or by more where so few are left that SMs would be idle.
 struct FloatWTile {
   int tokens;
   int rounds;
   int cluster;
+  int narrow_columns = 0;
 };
 
 inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
@@ -33,30 +37,52 @@ enum class Scaling : std::uint8_t {
   kRounded,   // the weights, which are rounded then
 };
 
-// The tile that takes the least time, in cycles of an SM. Fitted to every tile's and division's times on an H200,
-// those with rounded weights on an H100.
-inline FloatWTile choose(int M, int N, int K, Scaling scaling, int num_sms) {
-  struct Cost {
-    int tokens;
-    double cycles[3];  // of 64 along K, by Scaling; that of a tile that is not made is large
-  };
-  constexpr Cost kCosts[] = {{32, {320, 390, 1e9}},
-                             {64, {400, 450, 1e9}},
-                             {128, {600, 1e9, 750}},
-                             {192, {810, 1e9, 925}},
-                             {256, {1060, 1e9, 1060}}};
+// Cycles of an SM. Fitted to the times of every tile and division on an H100.
+struct TileCost {
+  int tokens;
+  double cycles[3];  // of 64 along K, by Scaling; that of a tile that is not made is large
+
+  double products(int K, Scaling scaling, bool short_groups) const {
+    return (cycles[static_cast<int>(scaling)] + (short_groups ? 150 : 0)) * ceil_div(K, 64);
+  }
+  double end() const { return 600 + 24 * tokens; }
+  double together(int cluster) const { return cluster > 1 ? cluster * (400 + 8 * tokens) : 0; }
+};
+inline constexpr TileCost kTileCosts[] = {{32, {355, 395, 1e9}},
+                                          {64, {415, 460, 1e9}},
+                                          {128, {545, 1e9, 620}},
+                                          {192, {741, 1e9, 845}},
+                                          {kWideTokens, {983, 1e9, 1015}}};
+inline constexpr TileCost kNarrowCost = {kNarrowTokens, {685, 1e9, 815}};
+
+// The tiles that take the least time. short_groups: whose scales change within 64 along K.
+inline FloatWTile choose(int M, int N, int K, Scaling scaling, bool short_groups, int num_sms) {
+  const int columns = ceil_div(N, kChannels);
   FloatWTile best = {};
   double least = 1e30;
-  for (const Cost& cost : kCosts) {
-    const double products = cost.cycles[static_cast<int>(scaling)] * ceil_div(K, 64), end = 1500 + 18 * cost.tokens;
-    const int tiles = ceil_div(M, cost.tokens) * ceil_div(N, kChannels);
+  const auto consider = [&](const FloatWTile& tile, double cycles) {
+    if (cycles < least) least = cycles, best = tile;
+  };
+  for (const TileCost& cost : kTileCosts) {
+    const double products = cost.products(K, scaling, short_groups), tile = products + cost.end();
+    const int tiles = ceil_div(M, cost.tokens) * columns;
     for (int cluster = 1; cluster <= std::min(4, num_sms); ++cluster) {
       const int ctas = num_sms / cluster * cluster, rounds = tiles / ctas, left = tiles % ctas;
       if (left > clusters_at_once(cluster, num_sms) || (rounds > 0 && cluster > 2)) continue;
-      const double together = cluster > 1 ? cluster * (100 + 5 * cost.tokens) : 0;
-      const double last = left > 0 ? products / cluster + end + together : 0;
-      const double cycles = rounds * (products + end) + last;
-      if (cycles < least) least = cycles, best = {cost.tokens, rounds, cluster};
+      const double last = left > 0 ? products / cluster + cost.end() + cost.together(cluster) : 0;
+      consider({cost.tokens, rounds, cluster}, rounds * tile + last);
+    }
+    if (cost.tokens != kWideTokens || M <= kNarrowTokens) continue;
+    // Some rounds of wide tiles, then some of narrow ones: as few columns of these as leave no more than that of wide ones.
+    const int most = ceil_div(tiles, num_sms), in_column = ceil_div(M, kWideTokens), in_narrow = ceil_div(M, kNarrowTokens);
+    for (int narrow = 1; narrow <= 4; ++narrow) {
+      for (int wide = std::max(0, most - narrow); wide < most; ++wide) {
+        const int narrow_columns = columns - std::min(columns, wide * num_sms / in_column);
+        const int all = (columns - narrow_columns) * in_column + narrow_columns * in_narrow;
+        if (narrow_columns == 0 || all > (wide + narrow) * num_sms) continue;
+        const double narrow_tile = kNarrowCost.products(K, scaling, short_groups) + kNarrowCost.end();
+        consider({kWideTokens, all / num_sms, 1, narrow_columns}, wide * tile + narrow * narrow_tile);
+      }
     }
   }
   return best;

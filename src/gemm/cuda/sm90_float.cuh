@@ -57,6 +57,8 @@ struct FloatWgmma;
   OCTAVO_WGMMA(type, name, 64, OCTAVO_TEN("") OCTAVO_TEN("1") OCTAVO_TEN("2") "%30, %31", 32, 33, 34, 35, 36, 37,          \
                OCTAVO_D16(0), OCTAVO_D16(16))                                                                              \
   OCTAVO_WGMMA(type, name, 128, OCTAVO_60 OCTAVO_UP_TO_3("6"), 64, 65, 66, 67, 68, 69, OCTAVO_D64(0))                      \
+  OCTAVO_WGMMA(type, name, 176, OCTAVO_60 OCTAVO_TEN("6") OCTAVO_TEN("7") OCTAVO_UP_TO_7("8"), 88, 89, 90, 91, 92, 93,     \
+               OCTAVO_D64(0), OCTAVO_D16(64), OCTAVO_D4(80), OCTAVO_D4(84))                                                \
   OCTAVO_WGMMA(type, name, 192, OCTAVO_60 OCTAVO_TEN("6") OCTAVO_TEN("7") OCTAVO_TEN("8") OCTAVO_UP_TO_5("9"), 96, 97, 98, \
                99, 100, 101, OCTAVO_D64(0), OCTAVO_D16(64), OCTAVO_D16(80))                                                \
   OCTAVO_WGMMA(type, name, 256, OCTAVO_120 OCTAVO_UP_TO_7("12"), 128, 129, 130, 131, 132, 133, OCTAVO_D64(0), OCTAVO_D64(64))
