@@ -41,25 +41,29 @@ struct S8W8Arguments {
 class Tiles {
  public:
   __device__ Tiles(const S8W8Arguments& a, int tile_m, int tile_n)
-      : group_m_(a.group_m),
+      : M_(a.M),
+        tile_m_(tile_m),
+        tile_n_(tile_n),
+        group_m_(a.group_m),
         rows_((a.M + tile_m - 1) / tile_m),
         columns_((a.N + tile_n - 1) / tile_n),
         index_(static_cast<int>(blockIdx.x)) {}
 
-  // The next tile's row and column, in tiles.
+  // The next tile's first row and column. Rows end with it at most, if there are enough: the copy engine takes far longer
+  // for a box of which much is outside of x. What two tiles have both make, to the same bits.
   __device__ bool next(int& m, int& n) {
     if (index_ >= rows_ * columns_) return false;
     const int first = index_ / (group_m_ * columns_) * group_m_;
     const int height = min(rows_ - first, group_m_);
     const int rest = index_ - first * columns_;
-    m = first + rest % height;
-    n = rest / height;
+    m = min((first + rest % height) * tile_m_, max((M_ + 7) / 8 * 8 - tile_m_, 0));
+    n = rest / height * tile_n_;
     index_ += static_cast<int>(gridDim.x);
     return true;
   }
 
  private:
-  int group_m_, rows_, columns_, index_;
+  int M_, tile_m_, tile_n_, group_m_, rows_, columns_, index_;
 };
 
 // How a warpgroup's 64 rows of a tile are staged for y: in pieces of 128 bytes of each, or of 64 where a tile is not made of
@@ -118,10 +122,10 @@ template <int kRows, int kColumns>
 __device__ __forceinline__ void copy_tiles(const S8W8Arguments& a, const CUtensorMap& x, const CUtensorMap& w,
                                            const S8W8Shared<kRows, kColumns>& shared) {
   const auto copy_x = [&](int stage, int m, int block) {
-    copy_box(shared.x(stage), x, block * kBlockK, m * 64 * kRows, shared.full + stage * 8);
+    copy_box(shared.x(stage), x, block * kBlockK, m, shared.full + stage * 8);
   };
   const auto copy_w = [&](int stage, int n, int block) {
-    copy_box(shared.w(stage), w, block * kBlockK, n * kColumns, shared.full + stage * 8);
+    copy_box(shared.w(stage), w, block * kBlockK, n, shared.full + stage * 8);
   };
   const int blocks = blocks_of(a);
   Tiles tiles(a, 64 * kRows, kColumns);
@@ -330,9 +334,9 @@ __device__ __forceinline__ void store_tiles_as(const S8W8Arguments& a, const CUt
   int m_tile, n_tile, turn = 0;
   bool any = false;
   while (tiles.next(m_tile, n_tile)) {
-    const int m = (m_tile * kRows + warpgroup) * 64;
+    const int m = m_tile + warpgroup * 64;
     for (int first = 0; first < kColumns; first += P::kColumnsOfOne, turn ^= 1, any = true) {
-      const int n = n_tile * kColumns + first;
+      const int n = n_tile + first;
       const std::uint32_t piece = staging + turn * P::kBytes;
       meet(barrier_of(kStaged + turn, warpgroup), kStoringThreads);
       if (!a.y_by_copy_engine) {
@@ -386,8 +390,7 @@ __device__ __forceinline__ void multiply_tiles(const S8W8Arguments& a, const S8W
       for (int k = 0; k < kBlockK / 32; ++k) Wgmma<kColumns>::multiply(sums, x + 2 * k, w + 2 * k, block > 0 || k > 0);
       wgmma_commit();
       if (block == 0) {  // what the end of the tile needs, while products run
-        const int m = (m_tile * kRows + warpgroup) * 64 + thread / 32 * 16;
-        scaling.load(a.epilogue, a.M, a.N, m, n_tile * kColumns);
+        scaling.load(a.epilogue, a.M, a.N, m_tile + warpgroup * 64 + thread / 32 * 16, n_tile);
         more = tiles.next(m_tile, n_tile);
       }
       fence_registers(sums);
