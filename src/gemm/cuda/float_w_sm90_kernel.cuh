@@ -97,7 +97,8 @@ class FloatWTiles {
  public:
   __device__ explicit FloatWTiles(const FloatWArguments& a) : a_(a) {}
 
-  // The next tile's first token and channel.
+  // The next tile's first token and channel. Its tokens end with x, or a quarter of a large tile's later: the copy engine takes
+  // far longer for a box of which much is outside; a few zeros save power.
   __device__ bool next(int& m, int& n) {
     if (round_ > a_.rounds) return false;
     int index = round_ * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
@@ -115,8 +116,9 @@ class FloatWTiles {
     return place<F::kTokens>(index, 0, a_.wide_columns, m, n);
   }
 
-  // Whether it is a narrow one.
+  // Whether it is a narrow one; and the first token that is no other tile's.
   __device__ bool narrow() const { return narrow_; }
+  __device__ int own() const { return own_; }
 
   // Whether the cluster divides the one that next() gave.
   __device__ bool divided() const { return a_.cluster > 1 && round_ > a_.rounds; }
@@ -130,20 +132,22 @@ class FloatWTiles {
   // Where the tile number `index` of the columns from `begin` to `end` is, if there is one. They go down group_m tiles, then
   // right.
   template <int kTokens>
-  __device__ bool place(int index, int begin, int end, int& m, int& n) const {
+  __device__ bool place(int index, int begin, int end, int& m, int& n) {
     const int rows = (a_.M + kTokens - 1) / kTokens, columns = end - begin;
     if (index >= rows * columns) return false;
     const int first = index / (a_.group_m * columns) * a_.group_m;
     const int height = min(rows - first, a_.group_m);
     const int rest = index - first * columns;
-    m = (first + rest % height) * kTokens;
+    own_ = (first + rest % height) * kTokens;
+    constexpr int kOutside = kTokens > 128 ? kTokens / 32 * 8 : 0;
+    m = min(own_, max((a_.M + 7) / 8 * 8 + kOutside - kTokens, 0));
     n = (begin + rest / height) * kChannels;
     return true;
   }
 
   const FloatWArguments& a_;
   bool narrow_ = false;
-  int round_ = 0, begin_ = 0, end_ = (a_.K + F::kBlockK - 1) / F::kBlockK;
+  int own_ = 0, round_ = 0, begin_ = 0, end_ = (a_.K + F::kBlockK - 1) / F::kBlockK;
 };
 
 // --- Copying ------------------------------------------------------------------------------------------------------------
@@ -513,7 +517,7 @@ __device__ __forceinline__ void multiply_tile(const FloatWArguments& a, const Fl
   ptx::wait_for_predecessor();
   if (!waited) load_bias();
   waited = true;
-  out.at(channels);
+  out.at(channels, tiles.own());
   if constexpr (F::kTokens != kNarrowTokens) {
     if (tiles.divided()) return store_shared_sums<F>(a, shared, sums, out, scaling, m);
   }

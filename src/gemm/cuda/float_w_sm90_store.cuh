@@ -38,8 +38,8 @@ class Output {
   __device__ Output(const FloatWArguments& a, const CUtensorMap& y, std::uint32_t staging)
       : a_(a), y_(y), staging_(staging), thread_(static_cast<int>(threadIdx.x) % 128) {}
 
-  // The warpgroup's first channel.
-  __device__ __forceinline__ void at(int n) { n_ = n; }
+  // The warpgroup's first channel, and the first token that is stored.
+  __device__ __forceinline__ void at(int n, int first) { n_ = n, first_ = first; }
 
   // Until the place of the next piece is free.
   __device__ __forceinline__ void begin() {
@@ -71,7 +71,7 @@ class Output {
     if (!a_.y_by_copy_engine) {
       store_elements(piece, m, tokens);
     } else if (thread_ == 0 && n_ < a_.N) {
-      for (int token = 0; token < tokens && m + token < a_.M; token += kBoxTokens) {
+      for (int token = max(first_ - m, 0); token < tokens && m + token < a_.M; token += kBoxTokens) {
         const std::uint32_t box = piece + token * (kFloat32 ? 256 : 128);
         write_box(y_, n_, m + token, box);
         if (kFloat32 && n_ + 32 < a_.N) write_box(y_, n_ + 32, m + token, box + kBoxBytes);
@@ -111,7 +111,7 @@ class Output {
   __device__ void store_elements(std::uint32_t piece, int m, int tokens) const {
     for (int i = thread_; i < tokens * 64; i += 128) {
       const int token = i / 64, channel = i % 64;
-      if (m + token >= a_.M || n_ + channel >= a_.N) continue;
+      if (m + token < first_ || m + token >= a_.M || n_ + channel >= a_.N) continue;
       char* row = static_cast<char*>(a_.y) + (m + token) * a_.y_stride;
       if constexpr (kFloat32) {
         float v;
@@ -130,7 +130,7 @@ class Output {
   const CUtensorMap& y_;
   std::uint32_t staging_;
   int thread_;
-  int n_ = 0, turn_ = 0;
+  int n_ = 0, first_ = 0, turn_ = 0;
 };
 
 }  // namespace octavo::sm90
