@@ -97,8 +97,8 @@ class FloatWTiles {
  public:
   __device__ explicit FloatWTiles(const FloatWArguments& a) : a_(a) {}
 
-  // The next tile's first token and channel. Its tokens end with x, or a quarter of a large tile's later: the copy engine takes
-  // far longer for a box of which much is outside; a few zeros save power.
+  // The next tile's first token and channel. Its tokens end with x, or a quarter of a large tile's later: the copy engine
+  // takes far longer for a box of which much is outside; a few zeros save power.
   __device__ bool next(int& m, int& n) {
     if (round_ > a_.rounds) return false;
     int index = round_ * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
