@@ -9,8 +9,11 @@ struct LastRound {
 };
 // Clusters divide it: one for every tile.
 inline constexpr LastRound kDividedRounds[] = {
-    {30, 17021, 928, 32}, {60, 17024, 928, 64}, {120, 17021, 928, 128}, {180, 17024, 928, 192}, {385, 19837, 2464, 256}};
-// Some columns have narrow tiles, or all.
-inline constexpr LastRound kNarrowRounds[] = {{385, 12797, 416, 256}, {390, 12800, 416, 256}, {500, 11005, 416, 256}};
+    {30, 17021, 928, 32},   {60, 17024, 928, 64},    {120, 17021, 928, 128},  {150, 17024, 928, 160},
+    {170, 17021, 928, 176}, {180, 17024, 1440, 192}, {200, 21245, 2976, 256},
+};
+// Some columns have narrow tiles.
+inline constexpr LastRound kNarrowRounds[] = {
+    {321, 11389, 416, 192}, {336, 11392, 416, 192}, {385, 12797, 416, 256}, {390, 12800, 416, 256}};
 
 }  // namespace octavo::test

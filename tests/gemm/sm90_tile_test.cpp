@@ -13,7 +13,8 @@ using sm90::Scaling;
 
 int tiles(int M, int N, const FloatWTile& tile) {
   const int wide = sm90::ceil_div(N, sm90::kChannels) - tile.narrow_columns;
-  return sm90::ceil_div(M, tile.tokens) * wide + sm90::ceil_div(M, sm90::kNarrowTokens) * tile.narrow_columns;
+  const int narrow = tile.narrow_columns > 0 ? sm90::ceil_div(M, sm90::narrow_tokens(tile.tokens)) : 0;
+  return sm90::ceil_div(M, tile.tokens) * wide + narrow * tile.narrow_columns;
 }
 
 // All tiles are taken, by clusters that run at a time.
@@ -25,8 +26,8 @@ TEST(Sm90Tile, RoundsAndClustersTakeAllTiles) {
           for (const int K : {32, 416, 4096}) {
             const FloatWTile t = choose(M, N, K, scaling, M % 2 == 0, sms);
             ASSERT_GT(t.tokens, 0) << sms << ' ' << M << ' ' << N << ' ' << K;
-            EXPECT_TRUE(t.narrow_columns == 0 || (t.tokens == sm90::kWideTokens && t.cluster == 1));
-            EXPECT_LE(t.narrow_columns, sm90::ceil_div(N, sm90::kChannels));
+            EXPECT_TRUE(t.narrow_columns == 0 || (sm90::narrow_tokens(t.tokens) > 0 && t.cluster == 1));
+            EXPECT_LT(t.narrow_columns, sm90::ceil_div(N, sm90::kChannels));
             const int left = tiles(M, N, t) - t.rounds * (sms / t.cluster * t.cluster);
             EXPECT_GE(left, t.cluster > 1 ? 1 : 0);
             EXPECT_LE(left, sm90::clusters_at_once(t.cluster, sms));
@@ -45,10 +46,10 @@ TEST(Sm90Tile, LastRoundsAreShort) {
     EXPECT_EQ(found.cluster, expected.cluster);
     EXPECT_EQ(found.narrow_columns, expected.narrow_columns);
   };
-  expect(choose(64, 4096, 4096, Scaling::kChannels, false, 132), {64, 0, 3});         // 32 tiles
-  expect(choose(1024, 14336, 4096, Scaling::kRounded, false, 132), {256, 3, 2});      // 448: 52 are left
-  expect(choose(1024, 4096, 4096, Scaling::kChannels, false, 132), {256, 0, 1});      // 128
-  expect(choose(512, 11008, 4096, Scaling::kChannels, false, 132), {256, 1, 1, 86});  // 258 narrow ones, two a CTA
+  expect(choose(64, 4096, 4096, Scaling::kChannels, false, 132), {64, 0, 3});     // 32 tiles
+  expect(choose(1024, 14336, 4096, Scaling::kRounded, false, 132), {256, 3, 2});  // 448: 52 are left
+  expect(choose(1024, 4096, 4096, Scaling::kChannels, false, 132), {256, 0, 1});  // 128
+  expect(choose(512, 11008, 4096, Scaling::kChannels, false, 132), {176, 1, 1});  // 258, two a CTA
   // 344 wide ones would be 2.6 rounds. 264 and 120 narrow ones are two rounds and a shorter one.
   expect(choose(1024, 11008, 4096, Scaling::kChannels, false, 132), {256, 2, 1, 20});
 }

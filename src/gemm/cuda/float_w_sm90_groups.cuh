@@ -25,10 +25,10 @@ struct FloatW {
   static constexpr int kPeriod = kPeriod_;
   static constexpr bool kRounded = kRounded_;
   static constexpr bool kSumsInGroups = kPeriod > 0 && !kRounded;
-  // A kernel with wide tiles makes narrow ones too, in the same places of shared memory.
-  static constexpr bool kHasNarrow = kTokens == kWideTokens;
-  using Narrow = FloatW<X, kStorage, kNarrowTokens, kPeriod, kRounded>;
-  using Layout = FloatW<X, kStorage, kTokens == kNarrowTokens ? kWideTokens : kTokens, kPeriod, kRounded>;
+  // A kernel of wide tiles makes narrow ones too, in the same places of shared memory.
+  static constexpr bool kHasNarrow = narrow_tokens(kTokens) > 0;
+  using Narrow = FloatW<X, kStorage, narrow_tokens(kTokens), kPeriod, kRounded>;
+  using Layout = FloatW<X, kStorage, wide_tokens(kTokens), kPeriod, kRounded>;
   static constexpr int kBlockK = kTokens > 128 ? 64 : 128;  // of a stage
   static constexpr int kSteps = kBlockK / 16;
   static constexpr int kRowBytes = kSteps * kStepBytes<kStorage>;  // of weights

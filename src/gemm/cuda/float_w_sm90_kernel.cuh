@@ -111,7 +111,7 @@ class FloatWTiles {
     if constexpr (F::kHasNarrow) {
       const int wide = (a_.M + F::kTokens - 1) / F::kTokens * a_.wide_columns;
       narrow_ = index >= wide;
-      if (narrow_) return place<kNarrowTokens>(index - wide, a_.wide_columns, columns(), m, n);
+      if (narrow_) return place<F::Narrow::kTokens>(index - wide, a_.wide_columns, columns(), m, n);
     }
     return place<F::kTokens>(index, 0, a_.wide_columns, m, n);
   }
@@ -431,7 +431,7 @@ __device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], 
 // The same where a cluster has divided K: each CTA makes y of a part of the tokens, of which the others send it their sums,
 // to where its ring was.
 template <class F, class Out>
-__device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, const FloatWShared<F>& shared,
+__device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, const FloatWShared<typename F::Layout>& shared,
                                                   const float (&sums)[F::kTokens / 2], Out& out,
                                                   const ChannelScaling& scaling, int m) {
   constexpr int kEights = F::kTokens / 8, kEight = 256 * 16;  // and bytes of eight tokens' sums
@@ -518,10 +518,11 @@ __device__ __forceinline__ void multiply_tile(const FloatWArguments& a, const Fl
   if (!waited) load_bias();
   waited = true;
   out.at(channels, tiles.own());
-  if constexpr (F::kTokens != kNarrowTokens) {
-    if (tiles.divided()) return store_shared_sums<F>(a, shared, sums, out, scaling, m);
+  if (!tiles.divided()) {
+    store_sums<F>(sums, out, scaling, m);
+  } else {
+    store_shared_sums<F>(a, shared, sums, out, scaling, m);
   }
-  store_sums<F>(sums, out, scaling, m);
 }
 
 template <class F, bool kFloat32>

@@ -24,8 +24,9 @@ void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& til
   s.part = ceil_div(ceil_div(s.K, F::kBlockK), s.cluster);
   s.group_m = std::max(1, 2048 / F::kTokens);
   const int columns = ceil_div(s.N, kChannels), rows = ceil_div(s.M, 8) * 8;
-  s.wide_columns = columns - tile.narrow_columns;
-  s.narrow_box = std::min(kNarrowTokens, rows);
+  const int narrow_columns = tile.tokens < F::kTokens ? columns : tile.narrow_columns;
+  s.wide_columns = columns - narrow_columns;
+  s.narrow_box = std::min(narrow_tokens(F::kTokens), rows);
   s.x_box = s.wide_columns > 0 ? std::min(F::kTokens, rows) : s.narrow_box;
   s.stages = 1;
   while (s.stages < kMaxFloatWStages && Shared::bytes(s.x_box, s.stages + 1) <= gpu->max_shared_memory) ++s.stages;
@@ -35,13 +36,14 @@ void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& til
   const auto map_x = [&](int tokens, CUtensorMap& map) {
     return cuda::map_tensor(a.x.data, 2, s.M, s.K, a.x.stride, {64, tokens, 128}, map);
   };
-  if (!map_x(s.x_box, x) || (tile.narrow_columns > 0 && !map_x(s.narrow_box, narrow_x))) return;
+  if (!map_x(s.x_box, x) || (narrow_columns > 0 && !map_x(s.narrow_box, narrow_x))) return;
   if (!cuda::map_tensor(a.w.q.data, 1, s.N, w_bytes, a.w.q.stride, {F::kRowBytes, kChannels, F::kRowBytes}, w)) return;
   if (s.y_by_copy_engine &&
       !cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {128 / element_bytes, kBoxTokens, 128}, y)) {
     return;
   }
-  const int tiles = ceil_div(s.M, F::kTokens) * s.wide_columns + ceil_div(s.M, kNarrowTokens) * tile.narrow_columns;
+  int tiles = ceil_div(s.M, F::kTokens) * s.wide_columns;
+  if constexpr (F::kHasNarrow) tiles += ceil_div(s.M, F::Narrow::kTokens) * narrow_columns;
   const int ctas = tile.rounds == 0 ? tiles * tile.cluster : gpu->num_sms / tile.cluster * tile.cluster;
   cuda::launch(float_w_kernel<F>, dim3(static_cast<unsigned>(ctas)), dim3(384),
                static_cast<std::size_t>(Shared::bytes(s.x_box, s.stages)), a.stream,
@@ -52,7 +54,7 @@ void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& til
 template <class X, Storage kStorage, int kPeriod>
 void launch_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
   if constexpr (kPeriod == 0) {
-    switch (tile.tokens) {
+    switch (wide_tokens(tile.tokens)) {
       case 128:
         return launch_float_w<FloatW<X, kStorage, 128, 0>>(a, s, tile);
       case 192:
@@ -78,7 +80,7 @@ void launch_groups(const Arguments& a, const FloatWArguments& s, const FloatWTil
 template <class X, Storage kStorage, int kPeriod>
 void launch_rounded_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
   constexpr int kInStage = std::min(kPeriod, 4);
-  switch (tile.tokens) {
+  switch (wide_tokens(tile.tokens)) {
     case 128:
       return launch_float_w<FloatW<X, kStorage, 128, kPeriod, true>>(a, s, tile);
     case 192:

@@ -3,17 +3,20 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 
 namespace octavo::sm90 {
 
 inline constexpr int kChannels = 128;  // of a tile: two warpgroups have 64 each
 
-// Tiles of so many tokens may stand beside narrow ones.
-inline constexpr int kWideTokens = 256, kNarrowTokens = 176;
+// Of tiles of so many tokens, of which some columns may be narrow: of so many tokens. 0: none may.
+constexpr int narrow_tokens(int tokens) { return tokens == 256 ? 176 : tokens == 192 ? 160 : 0; }
+// Those beside which narrow tiles of so many tokens stand, or as many.
+constexpr int wide_tokens(int tokens) { return tokens == 176 ? 256 : tokens == 160 ? 192 : tokens; }
 
-// How y is divided: into tiles of so many tokens by kChannels, in columns of them along the channels. The last columns may
-// be narrow, of kNarrowTokens a tile. CTAs have so many rounds of tiles for themselves. Those left over are taken by
-// clusters of so many CTAs, which divide K: by one CTA each, or by more where so few are left that SMs would be idle.
+// How y is divided: into tiles of so many tokens by kChannels, in columns of them along the channels, of which the last may
+// be narrow. CTAs have so many rounds of tiles for themselves. Those left over are taken by clusters of so many CTAs, which
+// divide K: by one CTA each, or by more where so few are left that SMs would be idle.
 struct FloatWTile {
   int tokens;
   int rounds;
@@ -37,7 +40,8 @@ enum class Scaling : std::uint8_t {
   kRounded,   // the weights, which are rounded then
 };
 
-// Cycles of an SM. Fitted to the times of every tile and division on an H100.
+// Cycles of an SM. Fitted to the times of every tile and division on an H100. From some five rounds on its clock falls, and
+// tiles for which less is copied go ahead.
 struct TileCost {
   int tokens;
   double cycles[3];  // of 64 along K, by Scaling; that of a tile that is not made is large
@@ -48,12 +52,14 @@ struct TileCost {
   double end() const { return 600 + 24 * tokens; }
   double together(int cluster) const { return cluster > 1 ? cluster * (400 + 8 * tokens) : 0; }
 };
-inline constexpr TileCost kTileCosts[] = {{32, {355, 395, 1e9}},
-                                          {64, {415, 460, 1e9}},
-                                          {128, {545, 1e9, 620}},
-                                          {192, {741, 1e9, 845}},
-                                          {kWideTokens, {983, 1e9, 1015}}};
-inline constexpr TileCost kNarrowCost = {kNarrowTokens, {685, 1e9, 815}};
+inline constexpr TileCost kTileCosts[] = {
+    {32, {355, 395, 1e9}},  {64, {415, 460, 1e9}},  {128, {545, 1e9, 620}},  {160, {625, 1e9, 750}},
+    {176, {685, 1e9, 815}}, {192, {741, 1e9, 845}}, {256, {983, 1e9, 1015}},
+};
+inline constexpr double kHot = 1.06;
+constexpr const TileCost& cost_of(int tokens) {
+  return *std::find_if(std::begin(kTileCosts), std::end(kTileCosts), [&](const TileCost& c) { return c.tokens == tokens; });
+}
 
 // The tiles that take the least time. short_groups: whose scales change within 64 along K.
 inline FloatWTile choose(int M, int N, int K, Scaling scaling, bool short_groups, int num_sms) {
@@ -64,24 +70,28 @@ inline FloatWTile choose(int M, int N, int K, Scaling scaling, bool short_groups
     if (cycles < least) least = cycles, best = tile;
   };
   for (const TileCost& cost : kTileCosts) {
-    const double products = cost.products(K, scaling, short_groups), tile = products + cost.end();
-    const int tiles = ceil_div(M, cost.tokens) * columns;
+    const double products = cost.products(K, scaling, short_groups), whole = products + cost.end();
+    const int in_column = ceil_div(M, cost.tokens), tiles = in_column * columns;
     for (int cluster = 1; cluster <= std::min(4, num_sms); ++cluster) {
       const int ctas = num_sms / cluster * cluster, rounds = tiles / ctas, left = tiles % ctas;
       if (left > clusters_at_once(cluster, num_sms) || (rounds > 0 && cluster > 2)) continue;
       const double last = left > 0 ? products / cluster + cost.end() + cost.together(cluster) : 0;
-      consider({cost.tokens, rounds, cluster}, rounds * tile + last);
+      const bool hot = rounds >= 5 && cost.tokens > 128 && cost.tokens < 256;
+      consider({cost.tokens, rounds, cluster}, (rounds * whole + last) * (hot ? kHot : 1));
     }
-    if (cost.tokens != kWideTokens || M <= kNarrowTokens) continue;
+    const int narrow_tile = narrow_tokens(cost.tokens);
+    if (narrow_tile == 0) continue;
     // Some rounds of wide tiles, then some of narrow ones: as few columns of these as leave no more than that of wide ones.
-    const int most = ceil_div(tiles, num_sms), in_column = ceil_div(M, kWideTokens), in_narrow = ceil_div(M, kNarrowTokens);
+    const TileCost& narrow_cost = cost_of(narrow_tile);
+    const double narrow_whole = narrow_cost.products(K, scaling, short_groups) + narrow_cost.end();
+    const int all_rounds = ceil_div(tiles, num_sms), in_narrow = ceil_div(M, narrow_tile);
     for (int narrow = 1; narrow <= 4; ++narrow) {
-      for (int wide = std::max(0, most - narrow); wide < most; ++wide) {
-        const int narrow_columns = columns - std::min(columns, wide * num_sms / in_column);
+      for (int wide = std::max(1, all_rounds - narrow); wide < all_rounds; ++wide) {
+        const int narrow_columns = columns - wide * num_sms / in_column;
         const int all = (columns - narrow_columns) * in_column + narrow_columns * in_narrow;
-        if (narrow_columns == 0 || all > (wide + narrow) * num_sms) continue;
-        const double narrow_tile = kNarrowCost.products(K, scaling, short_groups) + kNarrowCost.end();
-        consider({kWideTokens, all / num_sms, 1, narrow_columns}, wide * tile + narrow * narrow_tile);
+        if (narrow_columns <= 0 || narrow_columns == columns || all > (wide + narrow) * num_sms) continue;
+        const bool hot = wide + narrow > 5 && cost.tokens < 256;
+        consider({cost.tokens, all / num_sms, 1, narrow_columns}, (wide * whole + narrow * narrow_whole) * (hot ? kHot : 1));
       }
     }
   }

@@ -31,7 +31,8 @@ struct FloatWgmma;
 #define OCTAVO_UP_TO_3(t) "%" t "0, %" t "1, %" t "2, %" t "3"
 #define OCTAVO_UP_TO_5(t) OCTAVO_UP_TO_3(t) ", %" t "4, %" t "5"
 #define OCTAVO_UP_TO_7(t) OCTAVO_UP_TO_5(t) ", %" t "6, %" t "7"
-#define OCTAVO_TEN(t) OCTAVO_UP_TO_7(t) ", %" t "8, %" t "9, "
+#define OCTAVO_UP_TO_9(t) OCTAVO_UP_TO_7(t) ", %" t "8, %" t "9"
+#define OCTAVO_TEN(t) OCTAVO_UP_TO_9(t) ", "
 #define OCTAVO_60 OCTAVO_TEN("") OCTAVO_TEN("1") OCTAVO_TEN("2") OCTAVO_TEN("3") OCTAVO_TEN("4") OCTAVO_TEN("5")
 #define OCTAVO_120 \
   OCTAVO_60 OCTAVO_TEN("6") OCTAVO_TEN("7") OCTAVO_TEN("8") OCTAVO_TEN("9") OCTAVO_TEN("10") OCTAVO_TEN("11")
@@ -57,6 +58,8 @@ struct FloatWgmma;
   OCTAVO_WGMMA(type, name, 64, OCTAVO_TEN("") OCTAVO_TEN("1") OCTAVO_TEN("2") "%30, %31", 32, 33, 34, 35, 36, 37,          \
                OCTAVO_D16(0), OCTAVO_D16(16))                                                                              \
   OCTAVO_WGMMA(type, name, 128, OCTAVO_60 OCTAVO_UP_TO_3("6"), 64, 65, 66, 67, 68, 69, OCTAVO_D64(0))                      \
+  OCTAVO_WGMMA(type, name, 160, OCTAVO_60 OCTAVO_TEN("6") OCTAVO_UP_TO_9("7"), 80, 81, 82, 83, 84, 85, OCTAVO_D64(0),      \
+               OCTAVO_D16(64))                                                                                             \
   OCTAVO_WGMMA(type, name, 176, OCTAVO_60 OCTAVO_TEN("6") OCTAVO_TEN("7") OCTAVO_UP_TO_7("8"), 88, 89, 90, 91, 92, 93,     \
                OCTAVO_D64(0), OCTAVO_D16(64), OCTAVO_D4(80), OCTAVO_D4(84))                                                \
   OCTAVO_WGMMA(type, name, 192, OCTAVO_60 OCTAVO_TEN("6") OCTAVO_TEN("7") OCTAVO_TEN("8") OCTAVO_UP_TO_5("9"), 96, 97, 98, \
@@ -73,6 +76,7 @@ OCTAVO_WGMMAS(__nv_bfloat16, "bf16")
 #undef OCTAVO_120
 #undef OCTAVO_60
 #undef OCTAVO_TEN
+#undef OCTAVO_UP_TO_9
 #undef OCTAVO_UP_TO_7
 #undef OCTAVO_UP_TO_5
 #undef OCTAVO_UP_TO_3
