@@ -35,9 +35,10 @@ struct FloatW {
   static constexpr int kWeightBytes = kChannels * kRowBytes;
   static constexpr int kXBoxes = kBlockK / 64;  // of 64 along K, 128 bytes a row
   // Steps that are converted, then multiplied, at a time, and how many such batches may be under way. Long products hide
-  // the conversion of a single step, those of 128 tokens that of two, or four (of one group) that are scaled; short ones
-  // need all steps' conversions to overlap with each other, and leave hiding them to the other warpgroup.
-  static constexpr int kBatches = kTokens <= 64 ? 1 : kRounded && kTokens == 128 && kPeriod >= 4 ? 2 : 4;
+  // the conversion of a single step, those of 128 tokens that of two; twice as many where they are of one group and scaled,
+  // in all tiles but the largest. Short ones need all steps' conversions to overlap with each other, and leave hiding them
+  // to the other warpgroup.
+  static constexpr int kBatches = kTokens <= 64 ? 1 : kRounded && kTokens <= 192 && kPeriod >= 4 ? 2 : 4;
   static constexpr int kBatch = kSteps / kBatches;
   static_assert(kPeriod <= kSteps && (!kRounded || kPeriod >= kBatch));  // all are powers of two
   static constexpr int kChanges = kPeriod > 0 ? kSteps / kPeriod : 0;    // of a stage: how often scales may change
@@ -45,8 +46,8 @@ struct FloatW {
   static constexpr int kChangeBytes = kChannels * static_cast<int>(sizeof(Factors));
   static constexpr int kFactorBytes = kChanges * kChangeBytes;
   // Of a thread that multiplies. Others have what is left of three times 168, of which those that make factors need 88. (The
-  // compiler orders instructions by it. More for longer groups, or fewer tokens, were no faster.)
-  static constexpr int kRegisters = kPeriod == 0 ? 232 : kPeriod == 2 && kTokens > 128 ? 208 : 200;
+  // compiler orders instructions by it. More for fewer tokens was no faster.)
+  static constexpr int kRegisters = kPeriod == 0 ? 232 : kTokens > 128 ? 208 : 200;
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
   // Whether the threads of a row load its weights together. To take its byte of them costs bf16 an instruction, which is
   // more than the loads where shared memory has less to do for a product.

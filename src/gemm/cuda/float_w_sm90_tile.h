@@ -53,8 +53,8 @@ struct TileCost {
   double together(int cluster) const { return cluster > 1 ? cluster * (400 + 8 * tokens) : 0; }
 };
 inline constexpr TileCost kTileCosts[] = {
-    {32, {355, 395, 1e9}},  {64, {415, 460, 1e9}},  {128, {545, 1e9, 620}},  {160, {625, 1e9, 750}},
-    {176, {685, 1e9, 815}}, {192, {741, 1e9, 845}}, {256, {983, 1e9, 1015}},
+    {32, {355, 395, 1e9}},  {64, {415, 460, 1e9}},  {128, {545, 1e9, 620}},  {160, {625, 1e9, 696}},
+    {176, {685, 1e9, 787}}, {192, {741, 1e9, 838}}, {256, {983, 1e9, 1015}},
 };
 inline constexpr double kHot = 1.06;
 constexpr const TileCost& cost_of(int tokens) {
