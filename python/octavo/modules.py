@@ -119,6 +119,8 @@ class QuantizedLinear(PackableWeight):
     def quantize_weights(self, weight: torch.Tensor, clip: str = "absmax", percentile: float = 99.9) -> None:
         """Quantizes a weight [N, K] (float32, float16 or bfloat16) into this module, on the module's device.
 
+        Scales are rounded to the weight's type first, as `octavo quantize` stores them, so that both give the same weights.
+
         Args:
             clip: how the range that a scale covers is chosen: "absmax", all of it; "mse", what gives the least squared
                 error; "percentile", the given percentile of |w|.
@@ -144,7 +146,7 @@ class QuantizedLinear(PackableWeight):
             scheme.group_size,
             _CLIPS[clip],
             percentile,
-            torch.float32,
+            weight.dtype,
         )
         q = torch.ops.octavo.pack(q) if scheme.packed else q
         self._hold_row_major(self._named(q, scale, None if scheme.symmetric else zero_point))

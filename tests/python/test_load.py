@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -162,6 +165,22 @@ def write_llm_int8(path, threshold):
     facts["tensors"] = {name: {"scheme": "llm.int8"} for name in facts["tensors"]}
     (path / "octavo.json").write_text(json.dumps(facts | {"scheme": "llm.int8", "llm_int8_threshold": threshold}))
     return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scheme", ["w8a16", "w4a16-g32-asym", "w8a8"])
+def test_the_command_line_writes_what_quantize_model_makes(tmp_path, scheme, dtype):
+    model = llama().to(dtype)
+    model.save_pretrained(tmp_path / "model")
+    program = Path(sys.executable).with_name("octavo")
+    command = [program, "quantize", tmp_path / "model", tmp_path / "quantized", "--scheme", scheme]
+    subprocess.run(command, check=True, capture_output=True)
+    octavo.quantize_model(model, scheme)
+    expected = model.state_dict()
+    loaded = octavo.load(tmp_path / "quantized", dtype=dtype).state_dict()
+    assert loaded.keys() == expected.keys()
+    for name, tensor in loaded.items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 @pytest.mark.parametrize("tied", [True, False])
