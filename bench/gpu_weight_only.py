@@ -60,9 +60,12 @@ class Weights:
         self.fp16 = [(torch.randn(N, K, device="cuda") * 0.02).to(torch.float16) for _ in range(count)]
         self.bf16 = [w.to(torch.bfloat16) for w in self.fp16]
         self.fp8 = [fp8_rows(self.fp16[i % count]) for i in range(copies(N * K))]
-        self.modules = {scheme: quantized(self.fp16, scheme) for scheme in SCHEMES}
+        # As a checkpoint of the activations' type has them: scales are of it too.
+        weights = {torch.float16: self.fp16, torch.bfloat16: self.bf16}
+        self.modules = {(scheme, dtype): quantized(weights[dtype], scheme) for scheme in SCHEMES for dtype in DTYPES}
         self._inputs = {}
-        self.floor_us = {scheme: read_floor_us(weight_bytes(modules[0])) for scheme, modules in self.modules.items()}
+        sizes = {scheme: weight_bytes(self.modules[scheme, torch.float16][0]) for scheme in SCHEMES}
+        self.floor_us = {scheme: read_floor_us(size) for scheme, size in sizes.items()}
 
     def input(self, M: int) -> torch.Tensor:
         """x, float16 [M, K], with values that bfloat16 has too: the same for all contenders."""
@@ -89,9 +92,8 @@ def contenders(w: Weights, M: int) -> dict[str, tuple]:
         "cublaslt_fp8_row_wise": (lambda i: fp8(i, True), len(w.fp8)),
         "cublaslt_fp8_tensor_wise": (lambda i: fp8(i, False), len(w.fp8)),
     }
-    for scheme, modules in w.modules.items():
-        for dtype, name in DTYPES.items():
-            calls[f"{scheme} {name}"] = (lambda i, modules=modules, x=x[dtype]: modules[i](x), len(modules))
+    for (scheme, dtype), modules in w.modules.items():
+        calls[f"{scheme} {DTYPES[dtype]}"] = (lambda i, modules=modules, x=x[dtype]: modules[i](x), len(modules))
     return calls
 
 
@@ -129,7 +131,7 @@ def measure(N: int, K: int, w: Weights, M: int, repeats: int, peers: dict) -> tu
             others["error"][name] = round(errors[name], 6)
     rows = []
     for contender, (scheme, dtype, activation) in ours.items():
-        module, (mine, spread) = w.modules[scheme][0], us[contender]
+        module, (mine, spread) = w.modules[scheme, dtype][0], us[contender]
         rows.append(
             {
                 "scheme": scheme,

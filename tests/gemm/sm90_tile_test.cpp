@@ -20,11 +20,12 @@ int tiles(int M, int N, const FloatWTile& tile) {
 // All tiles are taken, by clusters that run at a time.
 TEST(Sm90Tile, RoundsAndClustersTakeAllTiles) {
   for (const int sms : {1, 2, 3, 7, 16, 78, 114, 131, 132}) {
-    for (const Scaling scaling : {Scaling::kChannels, Scaling::kSums, Scaling::kRounded}) {
+    for (const Scaling scaling :
+         {Scaling::kChannels, Scaling::kSums, Scaling::kSumsOfShort, Scaling::kRounded, Scaling::kRoundedShort}) {
       for (const int M : {1, 33, 100, 512, 1024, 3000}) {
         for (const int N : {1, 4096, 11008, 14336, 17005}) {
           for (const int K : {32, 416, 4096}) {
-            const FloatWTile t = choose(M, N, K, scaling, M % 2 == 0, sms);
+            const FloatWTile t = choose(M, N, K, scaling, sms);
             ASSERT_GT(t.tokens, 0) << sms << ' ' << M << ' ' << N << ' ' << K;
             EXPECT_TRUE(t.narrow_columns == 0 || (sm90::narrow_tokens(t.tokens) > 0 && t.cluster == 1));
             EXPECT_LT(t.narrow_columns, sm90::ceil_div(N, sm90::kChannels));
@@ -46,12 +47,12 @@ TEST(Sm90Tile, LastRoundsAreShort) {
     EXPECT_EQ(found.cluster, expected.cluster);
     EXPECT_EQ(found.narrow_columns, expected.narrow_columns);
   };
-  expect(choose(64, 4096, 4096, Scaling::kChannels, false, 132), {64, 0, 3});     // 32 tiles
-  expect(choose(1024, 14336, 4096, Scaling::kRounded, false, 132), {256, 3, 2});  // 448: 52 are left
-  expect(choose(1024, 4096, 4096, Scaling::kChannels, false, 132), {256, 0, 1});  // 128
-  expect(choose(512, 11008, 4096, Scaling::kChannels, false, 132), {176, 1, 1});  // 258, two a CTA
+  expect(choose(64, 4096, 4096, Scaling::kChannels, 132), {64, 0, 3});     // 32 tiles
+  expect(choose(1024, 14336, 4096, Scaling::kRounded, 132), {256, 3, 2});  // 448: 52 are left
+  expect(choose(1024, 4096, 4096, Scaling::kChannels, 132), {256, 0, 1});  // 128
+  expect(choose(512, 11008, 4096, Scaling::kChannels, 132), {176, 1, 1});  // 258, two a CTA
   // 344 wide ones would be 2.6 rounds. 264 and 120 narrow ones are two rounds and a shorter one.
-  expect(choose(1024, 11008, 4096, Scaling::kChannels, false, 132), {256, 2, 1, 20});
+  expect(choose(1024, 11008, 4096, Scaling::kChannels, 132), {256, 2, 1, 20});
 }
 
 // What the GPU's tests count on.
@@ -59,19 +60,17 @@ TEST(Sm90Tile, LastRoundsOfTests) {
   for (const auto& [M, N, K, tokens] : test::kDividedRounds) {
     for (const Scaling scaling : {Scaling::kChannels, Scaling::kRounded}) {
       if (scaling == Scaling::kRounded && M < 65) continue;
-      const FloatWTile t = choose(M, N, K, scaling, false, 132);
+      const FloatWTile t = choose(M, N, K, scaling, 132);
       EXPECT_EQ(t.tokens, tokens) << M;
       EXPECT_GT(t.rounds, 0) << M;
       EXPECT_EQ(t.cluster, 2) << M;
     }
   }
   for (const auto& [M, N, K, tokens] : test::kNarrowRounds) {
-    for (const Scaling scaling : {Scaling::kChannels, Scaling::kRounded}) {
-      for (const bool short_groups : {false, true}) {
-        const FloatWTile t = choose(M, N, K, scaling, short_groups, 132);
-        EXPECT_EQ(t.tokens, tokens) << M;
-        EXPECT_GT(t.narrow_columns, 0) << M;
-      }
+    for (const Scaling scaling : {Scaling::kChannels, Scaling::kRounded, Scaling::kRoundedShort}) {
+      const FloatWTile t = choose(M, N, K, scaling, 132);
+      EXPECT_EQ(t.tokens, tokens) << M;
+      EXPECT_GT(t.narrow_columns, 0) << M;
     }
   }
 }

@@ -130,12 +130,16 @@ inline FloatWArguments float_w_arguments(const Arguments& a) {
 }
 
 inline FloatWTile choose(const Arguments& a, const FloatWArguments& s, Scaling scaling) {
-  return choose(s.M, s.N, s.K, scaling, s.group_size % 64 != 0, (*cuda::gpu(a.x.device))->num_sms);
+  return choose(s.M, s.N, s.K, scaling, (*cuda::gpu(a.x.device))->num_sms);
 }
 
-// Of the kernel that scales sums.
+// Of the kernel that scales sums, and of the one that rounds weights.
 inline FloatWTile choose(const Arguments& a, const FloatWArguments& s) {
-  return choose(a, s, s.group_size > 0 ? Scaling::kSums : Scaling::kChannels);
+  if (s.group_size == 0) return choose(a, s, Scaling::kChannels);
+  return choose(a, s, s.group_size % 64 == 0 ? Scaling::kSums : Scaling::kSumsOfShort);
+}
+inline FloatWTile choose_rounded(const Arguments& a, const FloatWArguments& s) {
+  return choose(a, s, s.group_size % 64 == 0 ? Scaling::kRounded : Scaling::kRoundedShort);
 }
 
 }  // namespace octavo::sm90

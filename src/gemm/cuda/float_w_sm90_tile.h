@@ -33,36 +33,37 @@ inline int clusters_at_once(int ctas, int num_sms) {
   return num_sms * kPercent[ctas - 1] / 100 / ctas;
 }
 
-// How the weights of groups are scaled.
+// How the weights of groups are scaled. Short groups' scales change within 64 along K.
 enum class Scaling : std::uint8_t {
   kChannels,  // there are no groups
   kSums,      // the sums of each group
-  kRounded,   // the weights, which are rounded then
+  kSumsOfShort,
+  kRounded,  // the weights, which are rounded then
+  kRoundedShort,
 };
 
 // Cycles of an SM. Fitted to the times of every tile and division on an H100. From some five rounds on its clock falls, and
 // tiles for which less is copied go ahead.
 struct TileCost {
   int tokens;
-  double cycles[3];  // of 64 along K, by Scaling; that of a tile that is not made is large
+  double cycles[5];  // of 64 along K, by Scaling; that of a tile that is not made is large
 
-  double products(int K, Scaling scaling, bool short_groups) const {
-    return (cycles[static_cast<int>(scaling)] + (short_groups ? 150 : 0)) * ceil_div(K, 64);
-  }
+  double products(int K, Scaling scaling) const { return cycles[static_cast<int>(scaling)] * ceil_div(K, 64); }
   double end() const { return 600 + 24 * tokens; }
   double together(int cluster) const { return cluster > 1 ? cluster * (400 + 8 * tokens) : 0; }
 };
 inline constexpr TileCost kTileCosts[] = {
-    {32, {355, 395, 1e9}},  {64, {415, 460, 1e9}},  {128, {545, 1e9, 620}},  {160, {625, 1e9, 696}},
-    {176, {685, 1e9, 787}}, {192, {741, 1e9, 838}}, {256, {983, 1e9, 1015}},
+    {32, {355, 395, 596, 1e9, 1e9}},    {64, {415, 460, 686, 1e9, 1e9}},  {128, {545, 1e9, 1e9, 620, 793}},
+    {160, {625, 1e9, 1e9, 696, 890}},   {176, {685, 1e9, 1e9, 787, 951}}, {192, {741, 1e9, 1e9, 838, 981}},
+    {256, {983, 1e9, 1e9, 1015, 1103}},
 };
 inline constexpr double kHot = 1.06;
 constexpr const TileCost& cost_of(int tokens) {
   return *std::find_if(std::begin(kTileCosts), std::end(kTileCosts), [&](const TileCost& c) { return c.tokens == tokens; });
 }
 
-// The tiles that take the least time. short_groups: whose scales change within 64 along K.
-inline FloatWTile choose(int M, int N, int K, Scaling scaling, bool short_groups, int num_sms) {
+// The tiles that take the least time.
+inline FloatWTile choose(int M, int N, int K, Scaling scaling, int num_sms) {
   const int columns = ceil_div(N, kChannels);
   FloatWTile best = {};
   double least = 1e30;
@@ -70,7 +71,7 @@ inline FloatWTile choose(int M, int N, int K, Scaling scaling, bool short_groups
     if (cycles < least) least = cycles, best = tile;
   };
   for (const TileCost& cost : kTileCosts) {
-    const double products = cost.products(K, scaling, short_groups), whole = products + cost.end();
+    const double products = cost.products(K, scaling), whole = products + cost.end();
     const int in_column = ceil_div(M, cost.tokens), tiles = in_column * columns;
     for (int cluster = 1; cluster <= std::min(4, num_sms); ++cluster) {
       const int ctas = num_sms / cluster * cluster, rounds = tiles / ctas, left = tiles % ctas;
@@ -83,7 +84,7 @@ inline FloatWTile choose(int M, int N, int K, Scaling scaling, bool short_groups
     if (narrow_tile == 0) continue;
     // Some rounds of wide tiles, then some of narrow ones: as few columns of these as leave no more than that of wide ones.
     const TileCost& narrow_cost = cost_of(narrow_tile);
-    const double narrow_whole = narrow_cost.products(K, scaling, short_groups) + narrow_cost.end();
+    const double narrow_whole = narrow_cost.products(K, scaling) + narrow_cost.end();
     const int all_rounds = ceil_div(tiles, num_sms), in_narrow = ceil_div(M, narrow_tile);
     for (int narrow = 1; narrow <= 4; ++narrow) {
       for (int wide = std::max(1, all_rounds - narrow); wide < all_rounds; ++wide) {
