@@ -11,7 +11,7 @@
 
 #include "core/cuda.h"
 #include "device_memory.h"
-#include "divided_rounds.h"
+#include "last_rounds.h"
 #include "exact_linear.h"
 #include "gemm/check.h"
 #include "gemm/cuda/float_w_sm90.h"
@@ -43,7 +43,7 @@ struct Case {
   DType x = DType::kBFloat16, y = DType::kBFloat16;
   std::optional<DType> bias;
   float scale = 0;                                        // that of every group is up to twice this; 0: as quantized
-  std::int64_t exact_groups = 0;                          // so many weights' scales are of x's type, and so many's are not
+  std::int64_t exact_run = 0;                             // so many weights' scales are of x's type, the next ones' are not
   std::int64_t x_gap = 0, w_gap = 0, y_gap = 0;           // elements from the end of a row to the next
   std::int64_t x_offset = 0, w_offset = 0, y_offset = 0;  // bytes
 };
@@ -52,7 +52,7 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << "M=" << c.M << " N=" << c.N << " K=" << c.K << ' ' << c.bits << " bits" << (c.packed ? " two a byte" : "")
              << (c.symmetric ? "" : " with zero points") << " groups of " << c.group << ", " << to_string(c.x) << " to "
              << to_string(c.y) << " bias " << (c.bias ? to_string(*c.bias) : "none") << " scale " << c.scale << " exact "
-             << c.exact_groups << " gaps " << c.x_gap << ',' << c.w_gap << ',' << c.y_gap << " offsets " << c.x_offset << ','
+             << c.exact_run << " gaps " << c.x_gap << ',' << c.w_gap << ',' << c.y_gap << " offsets " << c.x_offset << ','
              << c.w_offset << ',' << c.y_offset;
 }
 
@@ -125,7 +125,7 @@ class CudaLinear : public testing::Test {
     for (std::int64_t n = 0; n < w.scale.view().rows; ++n) {
       for (std::int64_t g = 0; g < w.scale.view().cols; ++g) {
         const float scale = c.scale * (1 + static_cast<float>(random()) * 0x1p-32f);
-        const bool exact = c.exact_groups > 0 && g * c.group / c.exact_groups % 2 == 0;
+        const bool exact = c.exact_run > 0 && g * c.group / c.exact_run % 2 == 0;
         w.scale.set(n, g, exact ? static_cast<float>(test::rounded(scale, c.x)) : scale);
         if (!w.format.symmetric) {
           w.zero_point.mut().row<std::uint8_t>(n)[g] = static_cast<std::uint8_t>((n + g * 5) % zero_points);
@@ -272,7 +272,7 @@ TEST_F(CudaLinear, FewTokensWithShortGroups) {
   }
 }
 
-// Shapes of models, at which every tile and division of K is chosen by some number of rows.
+// Shapes of models, at which some numbers of rows choose small tiles and every division of K.
 TEST_F(CudaLinear, ShapesOfModels) {
   Case c;
   int turn = 0;
@@ -294,7 +294,7 @@ TEST_F(CudaLinear, ShapesOfModels) {
   }
 }
 
-// Weights in groups, with so many channels that tiles of 128, 192 and 256 tokens are chosen on 132 SMs.
+// Weights in groups, with so many channels that tiles of 128 to 256 tokens are chosen on 132 SMs.
 TEST_F(CudaLinear, GroupsInLargeTiles) {
   Case c;
   c.N = 6144;
@@ -346,7 +346,7 @@ TEST_F(CudaLinear, GroupsInDividedAndManyLargeTiles) {
 TEST_F(CudaLinear, LastRoundsAreShort) {
   Case c;
   int turn = 0;
-  const auto check_groups = [&](const test::LastRound& round, std::initializer_list<std::int64_t> groups) {
+  const auto check_groups = [&](const test::TileProduct& round, std::initializer_list<std::int64_t> groups) {
     for (const std::int64_t group : groups) {
       c.M = round.M;
       c.N = round.N;
@@ -364,33 +364,30 @@ TEST_F(CudaLinear, LastRoundsAreShort) {
       if (HasFatalFailure()) return;
     }
   };
-  for (const test::LastRound& round : test::kDividedRounds) check_groups(round, {kPerChannel, 64});
-  for (const test::LastRound& round : test::kNarrowRounds) check_groups(round, {kPerChannel, 32, 64, 128});
+  for (const test::TileProduct& round : test::kDividedRounds) check_groups(round, {kPerChannel, 64});
+  for (const test::TileProduct& round : test::kNarrowRounds) check_groups(round, {kPerChannel, 32, 64, 128});
 }
 
-// Scales that x's type can hold, which take fewer instructions where weights are rounded: all, and some stages'.
+// Scales that x's type can hold, which take fewer instructions where weights are rounded: all, and some stages', in every
+// tile.
 TEST_F(CudaLinear, ScalesOfXsType) {
   Case c;
-  c.N = 392;
-  c.K = 1888;
   int turn = 0;
-  for (const bool exact_groups : {true, false}) {
-    for (const std::int64_t M : {66, 130, 190, 250, 300}) {
-      for (const std::int64_t group : {32, 64, 128}) {
-        c.M = M;
-        c.group = group;
-        c.x = turn % 2 == 0 ? DType::kFloat16 : DType::kBFloat16;
-        c.y = c.x;
-        c.packed = turn / 2 % 2 == 0;
-        c.bits = c.packed ? 4 : 8;
-        c.symmetric = turn % 5 < 3;
-        c.scale = turn % 3 == 0 ? 9.0f : 0.004f;  // in fp16, those below 8 are taken 4096 times
-        if (c.scale > 1) c.y = DType::kFloat32;   // which such sums fit
-        c.exact_groups = exact_groups ? c.K : 256;
-        ++turn;
-        check(c);
-        if (HasFatalFailure()) return;
-      }
+  for (const test::TileProduct& product : test::kRoundedTiles) {
+    for (const std::int64_t group : {32, 64, 128}) {
+      c.M = product.M;
+      c.N = product.N;
+      c.K = product.K;
+      c.group = group;
+      c.x = c.y = turn % 2 == 0 ? DType::kFloat16 : DType::kBFloat16;
+      c.packed = turn / 2 % 2 == 0;
+      c.bits = c.packed ? 4 : 8;
+      c.symmetric = turn % 5 < 3;
+      c.scale = c.packed && turn % 4 == 0 ? 9.0f : 0.004f;  // in fp16, those below 8 are taken 4096 times
+      c.exact_run = turn % 3 == turn / 3 % 3 ? c.K : 256;
+      ++turn;
+      check(c);
+      if (HasFatalFailure()) return;
     }
   }
 }

@@ -1,7 +1,7 @@
 // Which tile the weight-only kernel of Hopper takes.
 #include <gtest/gtest.h>
 
-#include "divided_rounds.h"
+#include "last_rounds.h"
 #include "gemm/cuda/float_w_sm90_tile.h"
 
 namespace octavo {
@@ -22,8 +22,8 @@ TEST(Sm90Tile, RoundsAndClustersTakeAllTiles) {
   for (const int sms : {1, 2, 3, 7, 16, 78, 114, 131, 132}) {
     for (const Scaling scaling :
          {Scaling::kChannels, Scaling::kSums, Scaling::kSumsOfShort, Scaling::kRounded, Scaling::kRoundedShort}) {
-      for (const int M : {1, 33, 100, 512, 1024, 3000}) {
-        for (const int N : {1, 4096, 11008, 14336, 17005}) {
+      for (const int M : {1, 33, 100, 512, 1024, 3000, 100000}) {
+        for (const int N : {1, 4096, 11008, 14336, 17005, 128256}) {
           for (const int K : {32, 416, 4096}) {
             const FloatWTile t = choose(M, N, K, scaling, sms);
             ASSERT_GT(t.tokens, 0) << sms << ' ' << M << ' ' << N << ' ' << K;
@@ -58,12 +58,16 @@ TEST(Sm90Tile, LastRoundsAreShort) {
 // What the GPU's tests count on.
 TEST(Sm90Tile, LastRoundsOfTests) {
   for (const auto& [M, N, K, tokens] : test::kDividedRounds) {
-    for (const Scaling scaling : {Scaling::kChannels, Scaling::kRounded}) {
-      if (scaling == Scaling::kRounded && M < 65) continue;
+    for (const Scaling scaling : {Scaling::kChannels, M < 65 ? Scaling::kSums : Scaling::kRounded}) {
       const FloatWTile t = choose(M, N, K, scaling, 132);
       EXPECT_EQ(t.tokens, tokens) << M;
       EXPECT_GT(t.rounds, 0) << M;
       EXPECT_EQ(t.cluster, 2) << M;
+    }
+  }
+  for (const auto& [M, N, K, tokens] : test::kRoundedTiles) {
+    for (const Scaling scaling : {Scaling::kRounded, Scaling::kRoundedShort}) {
+      EXPECT_EQ(choose(M, N, K, scaling, 132).tokens, tokens) << M;
     }
   }
   for (const auto& [M, N, K, tokens] : test::kNarrowRounds) {

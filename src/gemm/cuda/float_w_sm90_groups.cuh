@@ -49,9 +49,10 @@ struct FloatW {
   // compiler orders instructions by it. More for fewer tokens was no faster.)
   static constexpr int kRegisters = kPeriod == 0 ? 232 : kTokens > 128 ? 208 : 200;
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
-  // Whether the threads of a row load its weights together. To take its byte of them costs bf16 an instruction, which is
-  // more than the loads where shared memory has less to do for a product.
-  static constexpr bool kTogether = kNibbles && (std::is_same_v<X, __half> || kTokens <= 128);
+  // Whether the threads of a row load its weights together. To take its bytes of them costs bf16 two instructions, which is
+  // more than the loads where shared memory has less to do for a product; and with few tokens in groups of 32 it was slower.
+  static constexpr bool kTogether =
+      kNibbles && (std::is_same_v<X, __half> || kTokens <= 128) && (kTokens > 32 || kPeriod != 2);
   using Convert = sm90::Convert<X, kStorage, kTogether>;
   static constexpr bool kLargeStages = !kNibbles && kRounded;
   static constexpr int kPieces = (kTokens > 128 ? 4 : 2) - (kLargeStages ? 1 : 0);  // such that four stages fit beside them
@@ -100,7 +101,7 @@ class FactorMaker {
     for (int i = 0; i < 2; ++i) take_next(group_ / 4 + i);
   }
 
-  // A stage's; returns whether they are of the kind that takes more instructions. Channels c and c + 8, which one thread
+  // A stage's; returns whether any scale has a low part. Channels c and c + 8, which one thread
   // multiplies, stand side by side. A stage has one, two or four periods and begins at a multiple of that, so every fourth
   // group begins with a stage.
   __device__ __forceinline__ bool make(std::uint32_t to) {

@@ -97,8 +97,8 @@ class FloatWTiles {
  public:
   __device__ explicit FloatWTiles(const FloatWArguments& a) : a_(a) {}
 
-  // The next tile's first token and channel. Its tokens end with x, or a quarter of a large tile's later: the copy engine
-  // takes far longer for a box of which much is outside; a few zeros save power.
+  // The next tile's first token and channel. Its tokens end with x, of which a large tile may reach outside by a quarter of
+  // them: the copy engine takes far longer for a box of which more is outside, while a few zeros save power.
   __device__ bool next(int& m, int& n) {
     if (round_ > a_.rounds) return false;
     int index = round_ * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
@@ -204,11 +204,12 @@ __device__ __forceinline__ void make_factors(const FloatWArguments& a, const Flo
     for (int block = tiles.begin(); block < tiles.end(); ++block, stage.advance(a.stages)) {
       barrier_wait(shared.empty + stage.index * 8, stage.phase ^ 1);
       const bool low = factors.make(shared.factors(stage.index));
-      const bool exact = !__any_sync(~0u, low);
-      if (lane == 0) {
-        if constexpr (F::kRounded) shared.set_exact(stage.index, warp, exact);
-        barrier_arrive_here(shared.full + stage.index * 8);
+      if constexpr (F::kRounded) {
+        const bool exact = !__any_sync(~0u, low);
+        if (lane == 0) shared.set_exact(stage.index, warp, exact);
       }
+      __syncwarp();
+      if (lane == 0) barrier_arrive_here(shared.full + stage.index * 8);
     }
   }
 }
@@ -362,7 +363,7 @@ __device__ __forceinline__ void multiply_rounded(const FloatWArguments& a, const
       end(std::false_type());
     }
   }
-  begin(std::false_type());
+  begin(std::false_type());  // right for any scale: once a tile, it is not worth more code
   multiply(std::false_type(), stage.index, kLast, before);
   products.finish(stage.index, sums);
   stage.advance(a.stages);

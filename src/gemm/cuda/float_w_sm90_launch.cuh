@@ -36,7 +36,9 @@ void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& til
   const auto map_x = [&](int tokens, CUtensorMap& map) {
     return cuda::map_tensor(a.x.data, 2, s.M, s.K, a.x.stride, {64, tokens, 128}, map);
   };
-  if (!map_x(s.x_box, x) || (narrow_columns > 0 && !map_x(s.narrow_box, narrow_x))) return;
+  if (!map_x(s.x_box, x)) return;
+  narrow_x = x;  // also where all columns are narrow, or none
+  if (narrow_columns > 0 && s.narrow_box < s.x_box && !map_x(s.narrow_box, narrow_x)) return;
   if (!cuda::map_tensor(a.w.q.data, 1, s.N, w_bytes, a.w.q.stride, {F::kRowBytes, kChannels, F::kRowBytes}, w)) return;
   if (s.y_by_copy_engine &&
       !cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {128 / element_bytes, kBoxTokens, 128}, y)) {

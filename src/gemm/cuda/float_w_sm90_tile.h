@@ -42,8 +42,8 @@ enum class Scaling : std::uint8_t {
   kRoundedShort,
 };
 
-// Cycles of an SM. Fitted to the times of every tile and division on an H100. From some five rounds on its clock falls, and
-// tiles for which less is copied go ahead.
+// Cycles of an SM. Fitted to the times of every tile and division on an H100. Of many rounds its clock falls to what its
+// power allows, and of large tiles those for which less is copied go ahead.
 struct TileCost {
   int tokens;
   double cycles[5];  // of 64 along K, by Scaling; that of a tile that is not made is large
@@ -57,7 +57,8 @@ inline constexpr TileCost kTileCosts[] = {
     {160, {625, 1e9, 1e9, 696, 890}},   {176, {685, 1e9, 1e9, 787, 951}}, {192, {741, 1e9, 1e9, 838, 981}},
     {256, {983, 1e9, 1e9, 1015, 1103}},
 };
-inline constexpr double kHot = 1.06;
+// What that is for tiles of so many tokens in so many whole rounds.
+constexpr double hot(int tokens, int rounds) { return rounds >= 5 && tokens > 128 && tokens < 256 ? 1.06 : 1; }
 constexpr const TileCost& cost_of(int tokens) {
   return *std::find_if(std::begin(kTileCosts), std::end(kTileCosts), [&](const TileCost& c) { return c.tokens == tokens; });
 }
@@ -77,12 +78,11 @@ inline FloatWTile choose(int M, int N, int K, Scaling scaling, int num_sms) {
       const int ctas = num_sms / cluster * cluster, rounds = tiles / ctas, left = tiles % ctas;
       if (left > clusters_at_once(cluster, num_sms) || (rounds > 0 && cluster > 2)) continue;
       const double last = left > 0 ? products / cluster + cost.end() + cost.together(cluster) : 0;
-      const bool hot = rounds >= 5 && cost.tokens > 128 && cost.tokens < 256;
-      consider({cost.tokens, rounds, cluster}, (rounds * whole + last) * (hot ? kHot : 1));
+      consider({cost.tokens, rounds, cluster}, (rounds * whole + last) * hot(cost.tokens, rounds));
     }
     const int narrow_tile = narrow_tokens(cost.tokens);
     if (narrow_tile == 0) continue;
-    // Some rounds of wide tiles, then some of narrow ones: as few columns of these as leave no more than that of wide ones.
+    // Wide columns fill `wide` rounds at most; the rest are narrow, and must fit into `narrow` more.
     const TileCost& narrow_cost = cost_of(narrow_tile);
     const double narrow_whole = narrow_cost.products(K, scaling) + narrow_cost.end();
     const int all_rounds = ceil_div(tiles, num_sms), in_narrow = ceil_div(M, narrow_tile);
@@ -91,8 +91,8 @@ inline FloatWTile choose(int M, int N, int K, Scaling scaling, int num_sms) {
         const int narrow_columns = columns - wide * num_sms / in_column;
         const int all = (columns - narrow_columns) * in_column + narrow_columns * in_narrow;
         if (narrow_columns <= 0 || narrow_columns == columns || all > (wide + narrow) * num_sms) continue;
-        const bool hot = wide + narrow > 5 && cost.tokens < 256;
-        consider({cost.tokens, all / num_sms, 1, narrow_columns}, (wide * whole + narrow * narrow_whole) * (hot ? kHot : 1));
+        const double cycles = wide * whole + narrow * narrow_whole;
+        consider({cost.tokens, all / num_sms, 1, narrow_columns}, cycles * hot(cost.tokens, wide + narrow - 1));
       }
     }
   }

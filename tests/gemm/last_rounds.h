@@ -1,0 +1,23 @@
+// Products for every tile of the weight-only kernel of Hopper, on the 132 SMs of an H100.
+#pragma once
+
+namespace octavo::test {
+
+// K is such that a last stage, and a last group of 64 or 128, are not whole.
+struct TileProduct {
+  int M, N, K, tokens;  // of the tile
+};
+// Clusters divide the last round.
+inline constexpr TileProduct kDividedRounds[] = {
+    {30, 17021, 928, 32},   {60, 17024, 928, 64},    {120, 17021, 928, 128},  {150, 17024, 928, 160},
+    {170, 17021, 928, 176}, {180, 17024, 1440, 192}, {200, 21245, 2976, 256},
+};
+// Some columns have narrow tiles.
+inline constexpr TileProduct kNarrowRounds[] = {
+    {321, 11389, 416, 192}, {336, 11392, 416, 192}, {385, 12797, 416, 256}, {390, 12800, 416, 256}};
+// Tiles of rounded weights, of more blocks along K than the ring holds.
+inline constexpr TileProduct kRoundedTiles[] = {{100, 392, 800, 128},  {250, 6144, 800, 128},  {300, 6144, 800, 160},
+                                                {330, 6144, 800, 176}, {180, 12800, 800, 192}, {390, 6144, 800, 256},
+                                                {385, 12797, 800, 256}};
+
+}  // namespace octavo::test
