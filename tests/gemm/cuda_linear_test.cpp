@@ -11,12 +11,12 @@
 
 #include "core/cuda.h"
 #include "device_memory.h"
-#include "last_rounds.h"
 #include "exact_linear.h"
 #include "gemm/check.h"
 #include "gemm/cuda/float_w_sm90.h"
 #include "gemm/kernels.h"
 #include "gemm/reference.h"
+#include "last_rounds.h"
 #include "matrix.h"
 #include "quantize/reference.h"
 

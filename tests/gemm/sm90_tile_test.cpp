@@ -1,8 +1,8 @@
 // Which tile the weight-only kernel of Hopper takes.
 #include <gtest/gtest.h>
 
-#include "last_rounds.h"
 #include "gemm/cuda/float_w_sm90_tile.h"
+#include "last_rounds.h"
 
 namespace octavo {
 namespace {
