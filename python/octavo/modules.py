@@ -119,8 +119,8 @@ class QuantizedLinear(PackableWeight):
     def quantize_weights(self, weight: torch.Tensor, clip: str = "absmax", percentile: float = 99.9) -> None:
         """Quantizes a weight [N, K] (float32, float16 or bfloat16) into this module, on the module's device.
 
-        Scales are rounded to the weight's type (not to that of the module), as `octavo quantize` stores them: both give the
-        same weights.
+        Scales are rounded to the weight's type (not to that of the module), as `octavo quantize` stores them: both give
+        the same weights.
 
         Args:
             clip: how the range that a scale covers is chosen: "absmax", all of it; "mse", what gives the least squared
