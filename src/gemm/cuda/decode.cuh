@@ -13,10 +13,14 @@
 //
 //   a warp's time      ask, ask | wait for the kernel in front | copy x | take 0, ask, multiply | take 1, ask, multiply | …
 //
-// A multiprocessor has one CTA, which takes one tile in so many, so that all of them read neighbouring memory. Where a ring
-// worth having leaves room, the next kernel's CTA stands beside it, and has asked for its weights when ours ends. How much
+// A multiprocessor has one CTA, which takes one tile in so many, so that all of them read neighbouring memory. How much
 // is on its way at a time matters: of little, memory idles; behind too much wait x, and the word that the kernel in front
 // has ended. And a multiprocessor takes some 40 copies at a time; with more it slows down, so blocks are not smaller.
+//
+// Where a ring worth having leaves room, the next kernel's CTA stands beside ours, and asks for its weights while ours takes
+// its last ones. It should come when ours has almost nothing left to ask for: earlier, its ring is full too soon, and memory
+// idles from our last block until the next kernel has its x. And it must come to every multiprocessor. Where one has room
+// for two because our CTA has ended, as those with a tile less do, it gets two, and another none: so these stay a while.
 #pragma once
 
 #include "core/ptx.cuh"
@@ -134,11 +138,17 @@ __device__ __forceinline__ void reduce(const DecodeArguments& a, int tile, const
   }
 }
 
+// Keeps the CTA for most of a tile's time, in clocks.
+__device__ __forceinline__ void stay_for(std::int64_t tile) {
+  const std::int64_t until = clock64() + tile * 7 / 8;
+  while (clock64() < until) __nanosleep(100);
+}
+
 template <class Kind>
 __global__ void __launch_bounds__(Kind::kThreads, 2)
     decode_kernel(const __grid_constant__ DecodeArguments a, const __grid_constant__ CUtensorMap w) {
 #if __CUDA_ARCH__ >= 900
-  if (a.starts_next_early) ptx::launch_dependents();
+  if (a.next_before == kNextAtOnce) ptx::launch_dependents();
   using Sum = typename Product<typename Kind::X, Kind::kBits>::Sum;
   extern __shared__ std::uint8_t unaligned[];
   const Shared<Kind> shared(a);
@@ -156,7 +166,7 @@ __global__ void __launch_bounds__(Kind::kThreads, 2)
   const std::uint32_t full = ptx::shared_address(memory) + shared.sums_barriers, empty = full + buffers * 8;
   if (threadIdx.x < 2 * buffers) sm90::barrier_init(full + threadIdx.x * 8, threadIdx.x < buffers ? Kind::kWarps : 1);
   ptx::wait_for_predecessor();
-  if (!a.starts_next_early) ptx::launch_dependents();
+  if (a.next_before == kNextAfterWait) ptx::launch_dependents();
   auto* scales = reinterpret_cast<float*>(memory + shared.scales);
   if constexpr (Kind::kQuantizes) {
     quantize_x<Kind>(a, memory + shared.x, scales);
@@ -164,6 +174,7 @@ __global__ void __launch_bounds__(Kind::kThreads, 2)
     copy_x<Kind>(a, memory + shared.x);
   }
   __syncthreads();
+  const std::int64_t begun = clock64();
 
   // The tokens past the last are it again; their sums are not stored.
   int x_of[Kind::kTokenTiles];
@@ -188,6 +199,8 @@ __global__ void __launch_bounds__(Kind::kThreads, 2)
                    empty + buffer * 8);
     }
   }
+  const bool has_most = tiles == (all_tiles + step - 1) / step;
+  if (a.stays && !has_most && threadIdx.x == 0) stay_for((clock64() - begun) / tiles);
 #endif
 }
 

@@ -18,6 +18,9 @@ inline constexpr int kBoxes = 2;  // of a block, which is copied at once
 inline constexpr int kBlockBytes = kBoxes * kBoxBytes;
 inline constexpr int kSlabBytes = 64;  // of a token
 
+// DecodeArguments::next_before: at once, and when the kernel has waited for the one in front.
+inline constexpr int kNextAtOnce = 1 << 30, kNextAfterWait = 0;
+
 // n / divisor for n below 2^31 / divisor.
 struct Divisor {
   unsigned reciprocal;
@@ -55,7 +58,9 @@ struct DecodeArguments {
   cuda::Epilogue epilogue;
   Groups groups;  // where kFlush > 0
   bool constant_w;
-  bool starts_next_early;  // else when it has waited for the kernel in front
+  // The next kernel starts when so many of a CTA's blocks are left to ask for, or when this one has waited: see decode.cuh.
+  int next_before;
+  bool stays;              // a CTA with fewer tiles than others stays for about as long as they have one more
   bool whole_boxes;        // a channel is: a block's are copied together
   int stages;              // of a warp's ring
   int buffers;             // of tiles' sums, a power of two

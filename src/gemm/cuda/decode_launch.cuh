@@ -63,10 +63,12 @@ bool together(const Weight& w, const Groups& groups) {
 // One CTA a multiprocessor. Where x and two stages (or all that a CTA copies) fit beside as much again, the next kernel's
 // stand beside it; but long runs of blocks, which a larger ring serves better, have the multiprocessor alone. What a CTA
 // does not need it asks for too, so that no third one comes, and CTAs of one kernel are spread evenly. A next kernel that
-// starts when all of ours is on its way would only keep x waiting: then it starts later. All measured on an H100.
+// starts when all of ours is on its way would only keep x waiting: then it starts later. It starts late (decode.cuh) where
+// that gains: not in few rounds of blocks, of which it would wait for too many, nor in many. All measured on an H100.
 template <class Kind>
 void launch_kind(const Arguments& a, DecodeArguments d) {
-  constexpr int kStagesBeside = 3, kStagesAlone = 2, kStagesOfLongRun = 4, kLongRun = 64;  // blocks
+  constexpr int kStagesBeside = 3, kStagesAlone = 2, kStagesOfLongRun = 4, kLongRun = 64,  // blocks
+      kNextBefore = 10, kFewRounds = 5, kManyRounds = 10;
   const int sms = (*cuda::gpu(a.x.device))->num_sms;
   const int tiles = (d.N + kChannels - 1) / kChannels, grid = std::min(sms, tiles);
   const int blocks = (tiles + grid - 1) / grid * Kind::blocks(d.K), rounds = (blocks + Kind::kWarps - 1) / Kind::kWarps;
@@ -81,7 +83,9 @@ void launch_kind(const Arguments& a, DecodeArguments d) {
   const bool long_run = Kind::kFlush == 0 && blocks > kLongRun;
   const bool alone = !fits || long_run;
   d = alone ? with_stages(rounds <= 2 ? 1 : long_run ? kStagesOfLongRun : kStagesAlone, kMaxShared) : beside;
-  d.starts_next_early = alone || d.stages < rounds;
+  d.next_before = alone || d.stages < rounds ? kNextAtOnce : kNextAfterWait;
+  d.stays = Kind::kFlush > 0 && !alone && rounds >= kFewRounds && rounds <= kManyRounds;
+  if (d.stays) d.next_before = kNextBefore;
   const int bytes = std::max(Shared<Kind>(d).bytes, alone ? kSharedOfTwo + 1024 : kMoreThanAThird);
   CUtensorMap w = {};
   const std::int64_t row = row_bytes(a.w.q.dtype, d.K);
