@@ -97,6 +97,11 @@ Status linear(const MatrixView& x, const PackedWeight& w, const MatrixView& bias
 Status linear(const MatrixView& x, const QuantizedWeight& w, const MatrixView& bias, const MutableMatrixView& y,
               Stream stream);
 
+// Whether that takes w's scales, with x of this type, and if not, what to do: float32 always; of 16 bits those of
+// x's type, of groups of 32, 64 or 128, an even number along K, in rows that begin at multiples of 4 bytes. Products are the
+// same bits as with these scales in float32.
+Status takes_scales(const QuantizedWeight& w, DType x);
+
 // x [M, K] int8 with x_scale [M, 1] or [1, 1] float32; w [N, K] int8 with w_scale [N, 1] or [1, 1]; bias as above; y [M, N]
 // float32, float16, bfloat16; or int32, the raw sums, which takes neither scales nor bias. K <= kMaxIntegerK.
 Status scaled_mm(const MatrixView& x, const MatrixView& x_scale, const MatrixView& w, const MatrixView& w_scale,

@@ -14,7 +14,8 @@ namespace octavo {
 
 // A quantized matrix of N rows (output channels) and K columns, in its canonical layout. Views only.
 //   q           [N, K]  int8 (symmetric) or uint8 (asymmetric); or int4 / uint4, packed two a byte, for up to 4 bits
-//   scale       [N, G]  float32, G = format.groups(K); [1, 1] per tensor
+//   scale       [N, G]  float32, G = format.groups(K); [1, 1] per tensor. On CUDA, dequantize() takes float16 and bfloat16
+//                       too, as checkpoints have them, and linear() most: see takes_scales() in gemm.h
 //   zero_point  like scale, uint8 from 0 to format.qmax(); empty when symmetric
 template <class Matrix>
 struct BasicQuantizedWeight {

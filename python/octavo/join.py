@@ -13,7 +13,7 @@ from .scheme import PER_TENSOR, Activation
 
 
 def join_weights(model: nn.Module) -> int:
-    """Moves the weights of a module's children with the same K, scheme and dtype, such as q_proj, k_proj and v_proj,
+    """Moves the weights of a module's children with the same K, scheme and dtypes, such as q_proj, k_proj and v_proj,
     side by side in memory, in the order in which the module has them.
 
     Modules, state_dicts and results stay what they are; every module's weights are now views of a longer tensor. Code
@@ -41,7 +41,7 @@ def join_weights(model: nn.Module) -> int:
             alone = owners[id(layer)] == 1 and all(holders[address] == 1 for address in _addresses(layer))
             if _is_layer(layer) and alone:
                 bias = layer.bias
-                key = (type(layer), str(layer.scheme), layer.in_features, layer.scale.device)
+                key = (type(layer), str(layer.scheme), layer.in_features, layer.scale.device, layer.scale.dtype)
                 alike[(*key, None if bias is None else bias.dtype)].append(layer)
         for layers in alike.values():
             if len(layers) > 1:

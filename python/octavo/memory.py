@@ -9,7 +9,7 @@ from .convert import is_linear
 from .modules import QuantizedLinear
 from .ops import groups
 
-_SCALE_BYTES = 4  # scales are held as float32
+_SCALE_BYTES = 4  # scales are float32; on CUDA those of groups can be half as long
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ class QuantizedLinear(PackableWeight):
         weight_int4  uint8 [N, ceil(K / 2)], two weights a byte, that of the lower k in the lower nibble, stored + 8
                      when symmetric
         scale        float32 [N]; [N, ceil(K / group_size)] in groups; [1] per tensor. No cast of the module changes its
-                     dtype
+                     values. On CUDA, those of groups of 32, 64 and 128 are held in the module's dtype where it has them
+                     exactly, as it has those that quantize_weights makes
         zero_point   uint8, shaped like scale; asymmetric schemes only
         bias         [N], or None
 

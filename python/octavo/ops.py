@@ -35,6 +35,8 @@ Importing this module loads the operators. They are called as torch.ops.octavo.<
 Packed weights belong to the process that packed them; what is stored is row-major. The products with them have no
 gradient, which keeps Python out of their calls; packed_product_with_gradient has. All products are with the transposed
 second operand. G = ceil(K / group_size), 1 per channel (group_size -1); per tensor (group_size 0) there is one scale.
+linear and dequantize take scales in float16 and bfloat16 too. On CUDA, linear reads those of x's dtype as they are, of
+groups of 32, 64 or 128 and an even G; else, and on the CPU, it makes a float32 copy of them at every call.
 Errors are RuntimeError.
 """
 

@@ -12,6 +12,7 @@ from .scheme import PER_TENSOR, Scheme
 PACKED_WEIGHT = "packed_weight"  # the name of the buffer
 _ROW_MAJOR = ("weight_int8", "weight_int4", "scale", "zero_point")
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_SHORT_SCALE_GROUPS = (32, 64, 128)  # of which octavo::linear on CUDA takes scales of x's dtype, an even number along K
 
 
 class PackableWeight(nn.Module):
@@ -24,6 +25,8 @@ class PackableWeight(nn.Module):
 
     Outside nothing changes. The row-major tensors remain the module's attributes, computed at each access; state dicts
     and pickles hold them, and load_state_dict takes them. A move to another device unpacks.
+
+    On CUDA the weight stays row-major; pack() makes its scales as short as its kernels take them without changing one.
     """
 
     _op = ops.LINEAR
@@ -74,6 +77,7 @@ class PackableWeight(nn.Module):
             )
         if layout == ops.ROW_MAJOR:
             self._unpack()
+            self._shorten_scales()
         elif self._packed is None:
             q, scale, zero_point = (self._buffers[name] for name in (self._weight_name, "scale", "zero_point"))
             with torch.inference_mode(False), torch.no_grad():  # a tensor that autograd can save, whoever asks first
@@ -83,6 +87,24 @@ class PackableWeight(nn.Module):
             self._buffers[PACKED_WEIGHT] = packed
             for name in _ROW_MAJOR:
                 self._buffers.pop(name, None)
+
+    def _shorten_scales(self) -> None:
+        """Holds the scales in the module's dtype if products take them so and it has their values, else in float32."""
+        scale = self._buffers["scale"]
+        takes_short = (
+            scale.is_cuda
+            and self._op == ops.LINEAR
+            and self.dtype in (torch.float16, torch.bfloat16)
+            and self.scheme.group_size in _SHORT_SCALE_GROUPS
+            and scale.shape[-1] % 2 == 0
+        )
+        dtype = self.dtype if takes_short else torch.float32
+        if scale.dtype == dtype:
+            return
+        with torch.inference_mode(False), torch.no_grad():  # as in pack()
+            wide = scale.float()
+            short = wide.to(dtype)
+            self._buffers["scale"] = short if torch.equal(short.float(), wide) else wide
 
     def _unpack(self) -> None:
         if self._packed is not None:
@@ -158,6 +180,7 @@ class PackableWeight(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         self._unpack()
+        self._buffers["scale"] = self._buffers["scale"].float()  # which takes whatever comes
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.scale = self.scale.float()  # with assign=True it has the dtype of the file
         self._has_weight |= prefix + "scale" in state_dict

@@ -14,6 +14,28 @@ __device__ __forceinline__ float to_float(float value) { return value; }
 __device__ __forceinline__ float to_float(__half value) { return __half2float(value); }
 __device__ __forceinline__ float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
 
+// Magnitudes are compared as bits, in which a NaN or Inf is larger than any number.
+template <class T>
+struct Element;
+template <>
+struct Element<float> {
+  using Bits = unsigned;
+  static constexpr unsigned kInfinity = 0x7f800000;
+  __device__ static float value(unsigned bits) { return __uint_as_float(bits); }
+};
+template <>
+struct Element<__half> {
+  using Bits = unsigned short;
+  static constexpr unsigned kInfinity = 0x7c00;
+  __device__ static float value(unsigned bits) { return __half2float(__ushort_as_half(static_cast<Bits>(bits))); }
+};
+template <>
+struct Element<__nv_bfloat16> {
+  using Bits = unsigned short;
+  static constexpr unsigned kInfinity = 0x7f80;
+  __device__ static float value(unsigned bits) { return __uint_as_float(bits << 16); }
+};
+
 // One rounding, to nearest even.
 template <class T>
 __device__ __forceinline__ T round_to(float value) {

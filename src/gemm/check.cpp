@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/macros.h"
+#include "gemm/alignment.h"
 #include "gemm/layout.h"
 #include "quantize/check.h"
 
@@ -53,8 +54,8 @@ Status check_int8_format(const WeightFormat& format, std::string_view op) {
 
 bool is_packed(const Arguments& a) { return !a.packed.data.empty(); }
 
-Status check_float_operands(const Arguments& a) {
-  OCTAVO_RETURN_IF_ERROR(is_packed(a) ? check_packed(a.packed) : check_weight(a.w, a.x.device));
+Status check_float_operands(const Arguments& a, Scales scales = Scales::kFloat32) {
+  OCTAVO_RETURN_IF_ERROR(is_packed(a) ? check_packed(a.packed) : check_weight(a.w, a.x.device, scales));
   OCTAVO_RETURN_IF_ERROR(check_float(a.x, "x", a.x.device));
   OCTAVO_RETURN_IF_ERROR(check_float(as_const(a.y), "y", a.x.device));
   return check_shapes(a);
@@ -76,7 +77,27 @@ Status check_integer_operands(const Arguments& a) {
 
 }  // namespace
 
-Status check_linear(const Arguments& a) { return check_float_operands(a); }
+Status takes_scales(const QuantizedWeight& w, DType x) {
+  const MatrixView& scale = w.scale;
+  if (scale.dtype == DType::kFloat32) return {};
+  if (scale.dtype != x) {
+    return invalid("scale is {} and x {}: scales of 16 bits must be of x's type; convert them to float32",
+                   to_string(scale.dtype), to_string(x));
+  }
+  const std::int64_t group = w.format.group_size;
+  const bool whole_pairs = scale.cols % 2 == 0 && alignment_of(scale) >= 4;
+  if ((group == 32 || group == 64 || group == 128) && whole_pairs) return {};
+  return invalid(
+      "scale is {}, [{}, {}] of groups of {}; of 16 bits are those of groups of 32, 64 or 128, an even number along K, in "
+      "rows aligned to 4 bytes; convert others to float32",
+      to_string(scale.dtype), scale.rows, scale.cols, group);
+}
+
+Status check_linear(const Arguments& a) {
+  if (a.x.device.type != DeviceType::kCuda) return check_float_operands(a);
+  OCTAVO_RETURN_IF_ERROR(check_float_operands(a, Scales::kAnyFloat));
+  return takes_scales(a.w, a.x.dtype);
+}
 
 Status check_scaled_mm(const Arguments& a) {
   OCTAVO_RETURN_IF_ERROR(check_integer_operands(a));

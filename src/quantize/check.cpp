@@ -66,7 +66,7 @@ Status check_float(const MatrixView& m, std::string_view name, const Device& dev
   return {};
 }
 
-Status check_weight(const QuantizedWeight& w, const Device& device) {
+Status check_weight(const QuantizedWeight& w, const Device& device, Scales scales) {
   const WeightFormat& format = w.format;
   if (format.num_bits < 2 || format.num_bits > 8) return invalid("weights have 2 to 8 bits, not {}", format.num_bits);
   if (format.group_size < kPerChannel) return invalid("{} is not a group size", format.group_size);
@@ -78,7 +78,8 @@ Status check_weight(const QuantizedWeight& w, const Device& device) {
   OCTAVO_RETURN_IF_ERROR(check_dtype(w.q, "q", storage_dtype(format, packed)));
   const std::int64_t scale_rows = format.group_size == kPerTensor ? 1 : w.q.rows;
   const std::int64_t scale_cols = format.groups(w.q.cols);
-  OCTAVO_RETURN_IF_ERROR(check_dtype(w.scale, "scale", DType::kFloat32));
+  OCTAVO_RETURN_IF_ERROR(scales == Scales::kAnyFloat ? check_float(w.scale, "scale", device)
+                                                     : check_dtype(w.scale, "scale", DType::kFloat32));
   OCTAVO_RETURN_IF_ERROR(check_shape(w.scale, "scale", scale_rows, scale_cols));
   if (format.symmetric) return {};
   OCTAVO_RETURN_IF_ERROR(check_on(device, w.zero_point, "zero_point"));
@@ -122,7 +123,8 @@ Status check_quantize(const MatrixView& w, const QuantizeOptions& options, const
 }
 
 Status check_dequantize(const QuantizedWeight& w, const MutableMatrixView& out) {
-  OCTAVO_RETURN_IF_ERROR(check_weight(w, w.q.device));
+  const bool on_cuda = w.q.device.type == DeviceType::kCuda;
+  OCTAVO_RETURN_IF_ERROR(check_weight(w, w.q.device, on_cuda ? Scales::kAnyFloat : Scales::kFloat32));
   OCTAVO_RETURN_IF_ERROR(check_float(as_const(out), "output", w.q.device));
   return check_shape(as_const(out), "output", w.q.rows, w.q.cols);
 }

@@ -20,8 +20,9 @@ Status check_add(const MatrixView& x, const MatrixView& residual, const MutableM
 Status check_silu_mul(const MatrixView& gate, const MatrixView& up);
 Status check_rounded(const MatrixView& x, const MutableMatrixView& y);
 
-// Whether q, scale and zero_point of w agree with its format.
-Status check_weight(const QuantizedWeight& w, const Device& device = {});
+// Whether q, scale and zero_point of w agree with its format. Scales are float32, or kAnyFloat.
+enum class Scales : std::uint8_t { kFloat32, kAnyFloat };
+Status check_weight(const QuantizedWeight& w, const Device& device = {}, Scales scales = Scales::kFloat32);
 
 // Whether the zero points of row n are integers of the format. pack() asks, because kernels on packed weights count on it;
 // on row-major weights arithmetic is right for any byte, and products are not slowed down by looking.

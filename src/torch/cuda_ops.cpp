@@ -148,7 +148,8 @@ Tensor linear_op(const Tensor& x, const Tensor& q, const Tensor& scale, const st
   const Device device = cuda_device_of(x);
   const Tensor in = as_contiguous(x);
   const MatrixView rows = matrix_of(in, "x");
-  const Weight weight(q, scale, zero_point, num_bits, group_size, packed, rows.cols);
+  Weight weight(q, scale, zero_point, num_bits, group_size, packed, rows.cols);
+  weight.take_scales(rows.dtype);
   const Bias b(bias);
   Tensor y = new_tensor(with_last(in, weight.rows()), in.scalar_type(), device);
   Arguments a = {rows, {}, weight.view(), b.view(), mutable_matrix_of(y, "y")};

@@ -109,7 +109,9 @@ Tensor linear_joined_op(const Tensor& x, const std::vector<Tensor>& q, const std
   const Tensor in = as_contiguous(x);
   const MatrixView rows = matrix_of(in, "x");
   const auto layers = layers_of(q, scale, zero_point, bias, [&](const auto&... parts) {
-    return Weight(parts..., num_bits, group_size, packed, rows.cols);
+    Weight weight(parts..., num_bits, group_size, packed, rows.cols);
+    if (rows.device.type == DeviceType::kCuda) weight.take_scales(rows.dtype);
+    return weight;
   });
   return products(in, rows, layers, [&](const Arguments& a, Tensor& y) { linear_or_dequantize(in, a, y); });
 }

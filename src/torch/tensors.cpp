@@ -42,12 +42,11 @@ void check_contiguous(const Tensor& tensor, const char* name) {
 }
 
 // A parameter tensor with one element a row and group, or one in all.
-MatrixView parameter_view(const Tensor& tensor, ScalarType type, const char* name, std::int64_t rows, std::int64_t cols) {
+MatrixView parameter_view(const Tensor& tensor, const char* name, std::int64_t rows, std::int64_t cols) {
   check_contiguous(tensor, name);
-  require(tensor.scalar_type() == type, name, " must be ", type == ScalarType::Float ? "float32" : "uint8");
   require(tensor.numel() == rows * cols, name, " has shape ", ShapeOf{tensor}, "; it must have ", rows, " x ", cols,
           " elements");
-  const DType dtype = type == ScalarType::Float ? DType::kFloat32 : DType::kUInt8;
+  const DType dtype = dtype_of(tensor.scalar_type(), name);
   return {tensor.const_data_ptr(), dtype, rows, cols, row_bytes(dtype, cols), device_of(tensor, name)};
 }
 
@@ -176,8 +175,26 @@ Weight::Weight(const Tensor& q, const Tensor& scale, const std::optional<Tensor>
              row_bytes(storage, K),     device_of(integers, "the quantized weight")};
   const int64_t rows = group_size == kPerTensor ? 1 : integers.size(0);
   const int64_t cols = view_.format.groups(K);
-  view_.scale = parameter_view(own(scale), ScalarType::Float, "scale", rows, cols);
-  if (zero_point) view_.zero_point = parameter_view(own(*zero_point), ScalarType::Byte, "zero_point", rows, cols);
+  const ScalarType type = scale.scalar_type();
+  require(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16,
+          "scale must be float32, float16 or bfloat16");
+  scale_ = owned_.size();
+  view_.scale = parameter_view(own(scale), "scale", rows, cols);
+  if (scale.is_cpu()) widen_scales();
+  if (!zero_point) return;
+  require(zero_point->scalar_type() == ScalarType::Byte, "zero_point must be uint8");
+  view_.zero_point = parameter_view(own(*zero_point), "zero_point", rows, cols);
+}
+
+void Weight::widen_scales() {
+  if (view_.scale.dtype == DType::kFloat32) return;
+  owned_[scale_] = torch::stable::to(owned_[scale_], ScalarType::Float);
+  view_.scale = parameter_view(owned_[scale_], "scale", view_.scale.rows, view_.scale.cols);
+  copied_ = true;
+}
+
+void Weight::take_scales(DType x) {
+  if (!takes_scales(view_, x).ok()) widen_scales();
 }
 
 }  // namespace octavo::torch_ops

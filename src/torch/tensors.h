@@ -92,7 +92,8 @@ class Workspace {
 std::vector<int64_t> with_last(const Tensor& x, int64_t last);
 
 // The operators' description of a quantized weight [N, K]: q one a byte or packed, scale and zero_point with as many
-// elements as the group size asks for, in any shape. Keeps contiguous copies of what is not contiguous.
+// elements as the group size asks for, in any shape. Keeps contiguous copies of what is not contiguous. Scales are float32,
+// float16 or bfloat16; on the CPU, whose functions take float32 alone, of others it keeps copies in float32.
 class Weight {
  public:
   Weight(const Tensor& q, const Tensor& scale, const std::optional<Tensor>& zero_point, int64_t num_bits, int64_t group_size,
@@ -100,11 +101,17 @@ class Weight {
 
   const QuantizedWeight& view() const { return view_; }
   int64_t rows() const { return view_.q.rows; }
-  // Whether parts of it are copies, made contiguous just now on the current stream.
+  // Whether parts of it are copies, made just now on the current stream.
   bool is_copied() const { return copied_; }
 
+  // For linear() on CUDA with x of a type: a copy of the scales in float32, unless it takes them.
+  void take_scales(DType x);
+
  private:
+  void widen_scales();
+
   std::vector<Tensor> owned_;
+  std::size_t scale_ = 0;  // of owned_
   QuantizedWeight view_;
   bool copied_ = false;
 };

@@ -75,7 +75,10 @@ class CudaLinear : public testing::Test {
   }
 
   void TearDown() override {
-    for (const Kernel* row : rows_) std::cout << row->name << " took " << taken_[row] << " of " << cases_ << " products\n";
+    for (const Kernel* row : rows_) {
+      std::cout << row->name << " took " << taken_[row] << " of " << cases_ << " products, and " << short_scales_[row]
+                << " with scales of 16 bits\n";
+    }
   }
 
   // The operands of a case on the host; a product of all rows that take it, twice each, and what they may differ by.
@@ -115,6 +118,36 @@ class CudaLinear : public testing::Test {
       ASSERT_TRUE(found == again) << row->name << " gives other bits the second time: " << c;
       compare(*row, c, exact, found.view());
       if (HasFatalFailure()) return;
+    }
+    check_short_scales(c, a, w);
+  }
+
+  // Scales of x's type, held as such, give the same bits as in float32.
+  void check_short_scales(const Case& c, Arguments a, const Quantized& w) {
+    Matrix widened(DType::kFloat32, w.scale.view().rows, w.scale.view().cols);
+    Matrix shortened(c.x, widened.view().rows, widened.view().cols);
+    for (std::int64_t n = 0; n < widened.view().rows; ++n) {
+      for (std::int64_t g = 0; g < widened.view().cols; ++g) {
+        shortened.set(n, g, reference::element(w.scale.view(), n, g));
+        widened.set(n, g, reference::element(shortened.view(), n, g));
+      }
+    }
+    const DeviceMatrix in_float32(widened.view()), in_16_bits(shortened.view());
+    a.w.scale = in_16_bits.view();
+    if (c.x == DType::kFloat32 || !takes_scales(a.w, c.x).ok()) return;
+    Matrix expected(c.y, c.M, c.N), found(c.y, c.M, c.N);
+    for (const Kernel* row : rows_) {
+      DeviceMatrix y(c.y, c.M, c.N, c.y_gap, c.y_offset);
+      a.y = y.mut();
+      if (!row->refuses(problem_of(Op::kLinear, a)).empty()) continue;
+      if (row->name.ends_with("_reference") && c.M * c.N * c.K > std::int64_t{1} << 26) continue;
+      ++short_scales_[row];
+      a.w.scale = in_float32.view();
+      ASSERT_TRUE(run_kernel(*row, a, serial()).ok() && y.download(expected.mut())) << row->name << ' ' << c;
+      a.w.scale = in_16_bits.view();
+      const Status status = run_kernel(*row, a, serial());
+      ASSERT_TRUE(status.ok()) << row->name << ' ' << c << ": " << status.message();
+      ASSERT_TRUE(y.download(found.mut()) && found == expected) << row->name << " with scales of 16 bits: " << c;
     }
   }
 
@@ -159,7 +192,7 @@ class CudaLinear : public testing::Test {
   }
 
   std::vector<const Kernel*> rows_;
-  std::map<const Kernel*, int> taken_;
+  std::map<const Kernel*, int> taken_, short_scales_;
   int cases_ = 0;
   std::unique_ptr<Parallel> pool_ = make_thread_pool();
 };

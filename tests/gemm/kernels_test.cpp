@@ -88,14 +88,41 @@ TEST(KernelTableOnCuda, RowsLeaveFewTokensToThoseThatAreFasterThere) {
   EXPECT_TRUE(yields("cuda_float_w8_decode", 8, 4096, 8192, channels));
   EXPECT_FALSE(yields("cuda_float_w4_decode", 8, 4096, 8192, groups_of_128));
   EXPECT_TRUE(yields("cuda_float_w4_decode", 9, 4096, 8192, groups_of_128));
+  EXPECT_FALSE(yields("cuda_float_w4_decode", 16, 4096, 4096, groups_of_32));
   EXPECT_TRUE(yields("cuda_float_w8_sm90", 16, 28672, 8192, channels));
   EXPECT_FALSE(yields("cuda_float_w8_sm90", 16, 4096, 11008, channels));
   EXPECT_TRUE(yields("cuda_float_w4_sm90", 16, 4096, 11008, groups_of_128));
   EXPECT_TRUE(yields("cuda_float_w8_sm90", 32, 4096, 4096, channels));
   EXPECT_FALSE(yields("cuda_float_w8_sm90", 32, 11008, 4096, channels));
-  EXPECT_TRUE(yields("cuda_float_w4_sm90", 32, 4096, 4096, groups_of_32));
+  EXPECT_TRUE(yields("cuda_float_w4_sm90", 16, 4096, 11008, groups_of_32));
+  EXPECT_FALSE(yields("cuda_float_w4_sm90", 16, 8192, 8192, groups_of_32));
   EXPECT_FALSE(yields("cuda_float_w4_sm90", 32, 4096, 4096, groups_of_128));
-  EXPECT_FALSE(yields("cuda_float_w4_sm90", 33, 4096, 4096, groups_of_32));
+  EXPECT_FALSE(yields("cuda_float_w4_sm90", 32, 4096, 4096, groups_of_32));
+}
+
+// Scales of 16 bits: which linear() on CUDA takes, and what it says of others.
+TEST(ProductsOnCuda, TakeScalesOf16Bits) {
+  const auto refusal = [](std::int64_t group_size, std::int64_t K, DType scale, DType x, std::uintptr_t address = 0x1000) {
+    const WeightFormat format = {4, true, group_size};
+    const std::int64_t groups = format.groups(K);
+    const MatrixView scales(reinterpret_cast<void*>(address), scale, 3, groups, row_bytes(scale, groups),
+                            {DeviceType::kCuda, 0});
+    return takes_scales({format, {}, scales, {}}, x).message();
+  };
+  for (const std::int64_t group_size : {32, 64, 128}) {
+    EXPECT_EQ(refusal(group_size, 4096, DType::kFloat16, DType::kFloat16), "");
+    EXPECT_EQ(refusal(group_size, 11008, DType::kBFloat16, DType::kBFloat16), "");
+  }
+  EXPECT_EQ(refusal(48, 4096, DType::kFloat32, DType::kFloat16), "");
+  EXPECT_EQ(refusal(32, 4096, DType::kBFloat16, DType::kFloat16),
+            "scale is bfloat16 and x float16: scales of 16 bits must be of x's type; convert them to float32");
+  const std::string others =
+      "; of 16 bits are those of groups of 32, 64 or 128, an even number along K, in rows aligned to 4 "
+      "bytes; convert others to float32";
+  EXPECT_EQ(refusal(256, 4096, DType::kFloat16, DType::kFloat16), "scale is float16, [3, 16] of groups of 256" + others);
+  EXPECT_EQ(refusal(128, 384, DType::kFloat16, DType::kFloat16), "scale is float16, [3, 3] of groups of 128" + others);
+  EXPECT_EQ(refusal(128, 512, DType::kFloat16, DType::kFloat16, 0x1002),
+            "scale is float16, [3, 4] of groups of 128" + others);
 }
 
 TEST(Products, RefuseWhatDoesNotFit) {

@@ -297,6 +297,41 @@ def test_what_does_not_fit_is_an_error_that_says_so(what):
     torch.cuda.synchronize()  # and the device still works
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scheme", ["w4a16-g32", "w4a16-g64-asym", "w4a16-g128", "w8a16-g32"])
+def test_scales_of_groups_are_held_in_16_bits(scheme, dtype):
+    module = octavo.QuantizedLinear.from_weight(torch.randn(96, 512, dtype=dtype).cuda(), None, scheme)
+    on_cpu = copy.deepcopy(module).cpu()
+    assert module.scale.dtype == dtype and on_cpu.scale.dtype == torch.float32
+    assert torch.equal(module.scale.cpu().float(), on_cpu.scale)
+    assert torch.equal(module.weight.cpu(), on_cpu.weight)
+    assert torch.equal(copy.deepcopy(on_cpu).cuda().scale, module.scale)
+    state, form = module.state_dict(), (module.scheme.num_bits, module.scheme.group_size, module.scheme.packed)
+    q, zero_point = state.get("weight_int4", state.get("weight_int8")), state.get("zero_point")
+    for rows in (1, 3, 16, 40, 100):
+        x = torch.randn(rows, 512, dtype=dtype).cuda()
+        in_float32 = torch.ops.octavo.linear(x, q, module.scale.float(), zero_point, None, *form)
+        assert torch.equal(module(x), in_float32)
+        other = torch.bfloat16 if dtype == torch.float16 else torch.float16  # as under autocast: scales are converted
+        expected = torch.ops.octavo.linear(x.to(other), q, module.scale.float(), zero_point, None, *form)
+        assert torch.equal(module(x.to(other)), expected)
+
+
+def test_scales_that_16_bits_do_not_hold_stay_float32():
+    weight = torch.randn(8, 256).cuda()
+    module = octavo.QuantizedLinear.from_weight(weight.half(), None, "w4a16-g32")
+    state = module.state_dict()
+    state["scale"] = torch.full((8, 8), 1 / 3).cuda()
+    module.load_state_dict(state)
+    assert torch.equal(module.scale, state["scale"])
+    assert octavo.QuantizedLinear.from_weight(weight, None, "w4a16-g32").scale.dtype == torch.float32
+    assert octavo.QuantizedLinear.from_weight(weight[:, :96].half(), None, "w4a16-g32").scale.dtype == torch.float32
+    cast = octavo.QuantizedLinear.from_weight(weight.half(), None, "w4a16-g32")
+    before = cast.scale.float()
+    assert torch.equal(cast.bfloat16().scale.float(), before)  # whether bfloat16 holds them or not
+    assert torch.equal(cast.half().scale.float(), before) and cast.scale.dtype == torch.float16
+
+
 def test_the_module_names_its_kernel():
     module, _, _ = w8a8()
     assert ("kernel=cuda_w8a8_" if torch.ops.octavo.has_cuda() else "kernel=cuda_torch") in repr(module)

@@ -7,6 +7,7 @@
 
 #include "device_memory.h"
 #include "matrix.h"
+#include "quantize/reference.h"
 
 namespace octavo {
 namespace {
@@ -208,6 +209,19 @@ TEST_F(CudaQuantize, DequantizesAlignedRows) {
             ASSERT_TRUE(dequantize(weight, out.mut(), Stream{}).ok());
             EXPECT_TRUE(out.download(found.mut()));
             ASSERT_TRUE(found == expected) << bits << " bits, groups of " << group << ", K=" << K;
+
+            // Scales of 16 bits give what they do in float32.
+            Matrix short_scales(dtype, w.scale.view().rows, w.scale.view().cols);
+            for (std::int64_t i = 0; i < short_scales.view().rows * short_scales.view().cols; ++i) {
+              const std::int64_t n = i / short_scales.view().cols, g = i % short_scales.view().cols;
+              short_scales.set(n, g, reference::element(w.scale.view(), n, g));
+              w.scale.set(n, g, reference::element(short_scales.view(), n, g));
+            }
+            ASSERT_TRUE(dequantize(w.view(), expected.mut(), *pool_).ok());
+            const DeviceMatrix in_16_bits(short_scales.view());
+            ASSERT_TRUE(dequantize({format, dq.view(), in_16_bits.view(), weight.zero_point}, out.mut(), Stream{}).ok());
+            EXPECT_TRUE(out.download(found.mut()));
+            ASSERT_TRUE(found == expected) << bits << " bits, groups of " << group << ", K=" << K << ", 16-bit scales";
           }
         }
       }

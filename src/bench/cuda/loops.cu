@@ -24,7 +24,7 @@ __global__ void fill_random_kernel(std::uint32_t* data, std::int64_t words, std:
   }
 }
 
-__global__ void fill_floats_kernel(float* data, std::int64_t count, float value) {
+__global__ void fill_words_kernel(std::uint32_t* data, std::int64_t count, std::uint32_t value) {
   for (std::int64_t i = blockIdx.x * kThreads + threadIdx.x; i < count; i += gridDim.x * kThreads) data[i] = value;
 }
 
@@ -189,8 +189,9 @@ void fill_random(std::byte* data, std::int64_t bytes, RandomIntegers integers, S
          reinterpret_cast<std::uint32_t*>(data), words, integers.mask * 0x01010101u, integers.add * 0x01010101u);
 }
 
-void fill_floats(float* data, std::int64_t count, float value, Stream stream) {
-  launch(fill_floats_kernel, dim3(blocks_for(count)), dim3(kThreads), 0, stream, kAlone, data, count, value);
+void fill_words(std::byte* data, std::int64_t count, std::uint32_t value, Stream stream) {
+  launch(fill_words_kernel, dim3(blocks_for(count)), dim3(kThreads), 0, stream, kAlone,
+         reinterpret_cast<std::uint32_t*>(data), count, value);
 }
 
 void read_all(const std::byte* data, std::int64_t bytes, int num_sms, std::uint32_t* sink, Stream stream) {

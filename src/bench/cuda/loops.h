@@ -13,7 +13,8 @@ namespace octavo::bench {
 
 // Fills `bytes` bytes from an address that 4 divides with random integers.
 void fill_random(std::byte* data, std::int64_t bytes, RandomIntegers integers, Stream stream);
-void fill_floats(float* data, std::int64_t count, float value, Stream stream);
+// `count` words, all the same.
+void fill_words(std::byte* data, std::int64_t count, std::uint32_t value, Stream stream);
 
 // Reads `bytes` / 16 times 16 bytes and nothing else. They count as constant, like weights: the reading starts before the
 // kernel in front has ended. `sink` is written if the values say so, which is one way to say never.

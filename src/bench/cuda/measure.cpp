@@ -62,7 +62,7 @@ class Bench {
     const Op op = op_of(c.scheme);
     const std::string_view name = to_string(op);
     const auto attempt = [&]() -> Status {
-      OCTAVO_ASSIGN_OR_RETURN(const CudaWeights* weights, get(c.scheme.weight, shape.N, shape.K));
+      OCTAVO_ASSIGN_OR_RETURN(const CudaWeights* weights, get(c.scheme.weight, c.activation, shape.N, shape.K));
       OCTAVO_ASSIGN_OR_RETURN(const CudaOperands operands, CudaOperands::make(c, shape, meter_));
       const Arguments a = operands.product((*weights)[0]);
       OCTAVO_RETURN_IF_ERROR(check(op, a));
@@ -153,11 +153,11 @@ class Bench {
     done_(row);
   }
 
-  Result<const CudaWeights*> get(const WeightFormat& format, std::int64_t N, std::int64_t K) {
-    const auto key = std::tuple(format.num_bits, format.symmetric, format.group_size);
+  Result<const CudaWeights*> get(const WeightFormat& format, DType x, std::int64_t N, std::int64_t K) {
+    const auto key = std::tuple(format.num_bits, format.symmetric, format.group_size, x);
     auto found = weights_.find(key);
     if (found == weights_.end()) {
-      OCTAVO_ASSIGN_OR_RETURN(CudaWeights made, CudaWeights::make(format, N, K, meter_));
+      OCTAVO_ASSIGN_OR_RETURN(CudaWeights made, CudaWeights::make(format, x, N, K, meter_));
       found = weights_.emplace(key, std::move(made)).first;
     }
     return &found->second;
@@ -166,7 +166,7 @@ class Bench {
   const Options& options_;
   FunctionRef<void(const Row&)> done_;
   Meter& meter_;
-  std::map<std::tuple<int, bool, std::int64_t>, CudaWeights> weights_;
+  std::map<std::tuple<int, bool, std::int64_t, DType>, CudaWeights> weights_;
   std::set<std::tuple<DType, std::int64_t, std::int64_t>> quantized_;
 };
 

@@ -1,6 +1,10 @@
 #include "bench/cuda/operands.h"
 
+#include <bit>
+
+#include "core/half.h"
 #include "core/macros.h"
+#include "octavo/gemm.h"
 
 namespace octavo::bench {
 namespace {
@@ -14,7 +18,7 @@ Status fill(const MutableMatrixView& x, Stream stream) {
   const std::int64_t scale_offset = round_up(x.rows * x.cols, 64);
   OCTAVO_ASSIGN_OR_RETURN(const DeviceBuffer buffer, DeviceBuffer::make(scale_offset + 4));
   fill_random(buffer.data(), scale_offset, RandomIntegers(format, DType::kInt8), stream);
-  fill_floats(reinterpret_cast<float*>(buffer.data() + scale_offset), 1, 0x1p-6f, stream);
+  fill_words(buffer.data() + scale_offset, 1, std::bit_cast<std::uint32_t>(0x1p-6f), stream);
   const QuantizedWeight integers = {format,
                                     MatrixView(buffer.data(), DType::kInt8, x.rows, x.cols, x.cols, kGpu),
                                     MatrixView(buffer.data() + scale_offset, DType::kFloat32, 1, 1, 4, kGpu),
@@ -24,16 +28,25 @@ Status fill(const MutableMatrixView& x, Stream stream) {
   return cuda::take_error();
 }
 
+// kScale, or two of them.
+std::uint32_t scale_bits(DType dtype) {
+  if (dtype == DType::kFloat32) return std::bit_cast<std::uint32_t>(RowMajor::kScale);
+  return 0x10001u * (dtype == DType::kFloat16 ? to_float16(RowMajor::kScale).bits : to_bfloat16(RowMajor::kScale).bits);
+}
+
 }  // namespace
 
-Result<CudaWeights> CudaWeights::make(const WeightFormat& format, std::int64_t N, std::int64_t K, Meter& meter) {
-  const RowMajor parts(format, N, K);
+Result<CudaWeights> CudaWeights::make(const WeightFormat& format, DType x, std::int64_t N, std::int64_t K, Meter& meter) {
+  const std::int64_t groups = format.groups(K);
+  const MatrixView short_scales(nullptr, x, N, groups, row_bytes(x, groups), kGpu);
+  const RowMajor parts(format, N, K, takes_scales({format, {}, short_scales, {}}, x).ok() ? x : DType::kFloat32);
   CudaWeights weights(parts, meter.copies(parts.bytes()));
   OCTAVO_ASSIGN_OR_RETURN(weights.buffer_, DeviceBuffer::make(weights.copies_ * weights.stride_));
   for (int copy = 0; copy < weights.copies_; ++copy) {
     std::byte* const data = weights.data(copy);
     fill_random(data, parts.scale_offset(), RandomIntegers(format, parts.storage), meter.stream());
-    fill_floats(reinterpret_cast<float*>(data + parts.scale_offset()), parts.scales(), RowMajor::kScale, meter.stream());
+    fill_words(data + parts.scale_offset(), row_bytes(parts.scale_dtype, parts.scales()) / 4, scale_bits(parts.scale_dtype),
+               meter.stream());
     if (format.symmetric) continue;
     cuda::note_error(cudaMemsetAsync(data + parts.zero_point_offset(), RowMajor::zero_point(format),
                                      static_cast<std::size_t>(parts.scales()),

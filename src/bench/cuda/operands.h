@@ -10,7 +10,8 @@ namespace octavo::bench {
 // Copies of a weight [N, K], row-major, enough of them to be cold.
 class CudaWeights {
  public:
-  static Result<CudaWeights> make(const WeightFormat& format, std::int64_t N, std::int64_t K, Meter& meter);
+  // For products with x of a type, of which scales are where it can be, as in modules.
+  static Result<CudaWeights> make(const WeightFormat& format, DType x, std::int64_t N, std::int64_t K, Meter& meter);
 
   int copies() const { return copies_; }
   std::int64_t bytes() const { return parts_.bytes(); }  // of one

@@ -162,9 +162,9 @@ class Blocks {
     slabs<kRun * Kind::kRunSlabs, Kind::kRunSlabs>(product, low, high, x, part);
 #pragma unroll
     for (int column = 0; column < 2; ++column) {
-      const auto* scale =
-          reinterpret_cast<const float*>(parameters + channel_ * Kind::kScalePitch) + first + (2 * t + column) % kColumns;
-      const float scales[2] = {*scale, scale[8 * Kind::kScalePitch / 4]};
+      const std::uint8_t* of_channel = parameters + channel_ * Kind::kScalePitch;
+      const float scales[2] = {scale_in(of_channel, first, t, column),
+                               scale_in(of_channel + 8 * Kind::kScalePitch, first, t, column)};
 #pragma unroll
       for (int j = 0; j < kTokenTiles; ++j) {
 #pragma unroll
@@ -174,6 +174,18 @@ class Blocks {
           sum = __fmaf_rn(part[j][0][i] + part[j][1][i], scales[half], sum);
         }
       }
+    }
+  }
+
+  // A channel's scale for a column of thread t of a row, of units from `first` on.
+  __device__ __forceinline__ static float scale_in(const std::uint8_t* of_channel, int first, int t, int column) {
+    if constexpr (Kind::kShortScales) {
+      const int pair = Kind::kColumns == 1 ? first / 2 * 2 : first + 2 * t % Kind::kColumns;
+      const auto word = *reinterpret_cast<const std::uint32_t*>(of_channel + pair * Kind::kScaleBytes);
+      const int half = Kind::kColumns == 1 ? first % 2 : column;
+      return cuda::Element<typename Kind::Scale>::value(half == 0 ? word & 0xffff : word >> 16);
+    } else {
+      return reinterpret_cast<const float*>(of_channel)[first + (2 * t + column) % Kind::kColumns];
     }
   }
 
@@ -191,22 +203,32 @@ class Blocks {
     const std::uint32_t scales = slot + channel * Kind::kScalePitch;
     const std::uint32_t zero_points = slot + Kind::kZeroPoints + channel * zero_point_pitch_;
     asked_slot_ = asked_slot_ == a_.stages ? 0 : asked_slot_ + 1;
-    const float* scale = groups.scale + n * groups.scale_stride;
-    const int first = static_cast<int>(lane_ / kChannels);  // lane 16 u + c has channel c, and of its units every second
+    const std::uint8_t* scale = groups.scale + n * groups.scale_stride;
+    constexpr int kScaleBytes = Kind::kScaleBytes, kCopied = Kind::kCopied, kWord = 4 / kScaleBytes;
+    // Lane 16 u + c has channel c, and of its copies every second.
+    const int first = static_cast<int>(lane_ / kChannels);
     if (Kind::kCopiesTogether && groups.together) {
 #pragma unroll
-      for (int i = 0; i < Kind::kUnits; i += 8) {
-        const int unit = i + first * 4, group = min(block * Kind::kUnits + unit, groups.last - 3);
-        cuda::copy16_cached_async(scales + unit * 4, scale + group);
-        if (groups.zero_point != nullptr) cuda::copy4_async(zero_points + unit, groups.zero_point_at(n, group), 4);
+      for (int i = 0; i < Kind::kUnits; i += 2 * kCopied) {
+        const int unit = i + first * kCopied, group = min(block * Kind::kUnits + unit, groups.last + 1 - kCopied);
+        if (unit >= Kind::kUnits) break;
+        cuda::copy_cached_async<kCopied * kScaleBytes>(scales + unit * kScaleBytes, scale + group * kScaleBytes);
+        if (groups.zero_point == nullptr) continue;
+#pragma unroll
+        for (int j = 0; j < kCopied; j += 4) {
+          cuda::copy4_async(zero_points + unit + j, groups.zero_point_at(n, group + j), 4);
+        }
       }
     } else {
 #pragma unroll
-      for (int i = 0; i < Kind::kUnits; i += 2) {
-        const int unit = i + first, group = group_of<Kind>(groups, block, unit);
-        cuda::copy4_async(scales + unit * 4, scale + group, 4);
-        if (groups.zero_point != nullptr) {
-          cuda::copy_word_around_async(zero_points + unit * 4, groups.zero_point_at(n, group),
+      for (int i = 0; i < Kind::kUnits; i += 2 * kWord) {
+        const int unit = i + first * kWord, group = min(group_of<Kind>(groups, block, unit), groups.last + 1 - kWord);
+        if (unit >= Kind::kUnits) break;
+        cuda::copy4_async(scales + unit * kScaleBytes, scale + group * kScaleBytes, 4);
+        if (groups.zero_point == nullptr) continue;
+#pragma unroll
+        for (int j = 0; j < kWord; ++j) {
+          cuda::copy_word_around_async(zero_points + (unit + j) * 4, groups.zero_point_at(n, group + j),
                                        groups.zero_point_at(a_.N - 1, groups.last));
         }
       }

@@ -34,13 +34,13 @@ struct Divisor {
 
 // Scales and zero points of a weight that has groups, or zero points; per channel or tensor, one group as long as K.
 struct Groups {
-  const float* scale;
-  std::int64_t scale_stride;       // elements from a channel to the next; 0 per tensor
+  const std::uint8_t* scale;
+  std::int64_t scale_stride;       // bytes from a channel to the next; 0 per tensor
   const std::uint8_t* zero_point;  // nullptr: none
   std::int64_t zero_point_stride;
   Divisor size;
   int last;       // of a channel
-  bool together;  // those of four units are neighbours, aligned, and copied together
+  bool together;  // those of Kind::kCopied units are neighbours, aligned, and copied together
 #if defined(__CUDACC__)
   __device__ __forceinline__ const std::uint8_t* zero_point_at(int n, int group) const {
     return zero_point + n * zero_point_stride + group;
@@ -60,11 +60,11 @@ struct DecodeArguments {
   bool constant_w;
   // The next kernel starts when so many of a CTA's blocks are left to ask for, or when this one has waited: see decode.cuh.
   int next_before;
-  bool stays;              // a CTA with fewer tiles than others stays for about as long as they have one more
-  bool whole_boxes;        // a channel is: a block's are copied together
-  int stages;              // of a warp's ring
-  int buffers;             // of tiles' sums, a power of two
-  int blocks;              // of a tile
+  bool stays;        // a CTA with fewer tiles than others stays for about as long as they have one more
+  bool whole_boxes;  // a channel is: a block's are copied together
+  int stages;        // of a warp's ring
+  int buffers;       // of tiles' sums, a power of two
+  int blocks;        // of a tile
   Divisor by_blocks;
   Divisor by_vectors;  // of x, where it is quantized
 };
@@ -76,10 +76,13 @@ struct DecodeArguments {
 // A product of the tensor cores has eight columns. Where groups are short and tokens few, a token takes kColumns of them,
 // one for each of so many groups: with its x of this group, and zeros elsewhere. So one product has the sums of several
 // groups apart from each other, and weights are read and sums are scaled several groups at a time.
-template <class X_, int kBits_, int kFlush_, int kTokenTiles_, class Source_ = X_, int kColumns_ = 1>
+//
+// Scales of groups are of type Scale, float or X. Those of 16 bits are of groups that are units, an even number of them.
+template <class X_, int kBits_, int kFlush_, int kTokenTiles_, class Source_ = X_, int kColumns_ = 1, class Scale_ = float>
 struct Kind {
   using X = X_;
   using Source = Source_;
+  using Scale = Scale_;
   static constexpr bool kQuantizes = !std::is_same_v<X, Source>;
   static constexpr int kBits = kBits_, kFlush = kFlush_, kTokenTiles = kTokenTiles_, kColumns = kColumns_;
   static_assert(kColumns == 1 || kTokenTiles == 1);
@@ -101,9 +104,13 @@ struct Kind {
   // In shared memory, a channel's scales of a block stand together, and behind all channels' are the zero points: as they
   // are in memory, or of each the aligned word around it. Pitches, bytes from a channel to the next, keep off the same
   // banks.
-  static constexpr int kScalePitch = kUnits * 4 + (kUnits >= 8 ? 16 : 0);
+  static constexpr int kScaleBytes = static_cast<int>(sizeof(Scale));
+  static constexpr bool kShortScales = kScaleBytes == 2;
+  static constexpr int kScalePitch = kUnits * kScaleBytes + (kUnits * kScaleBytes >= 32 ? 16 : 0);
   static constexpr int kZeroPoints = kChannels * kScalePitch;
-  static constexpr bool kCopiesTogether = kUnits >= 8;  // fewer are not worth the code
+  // Of so many units they are copied together, where that is worth the code.
+  static constexpr int kCopied = kShortScales ? std::min(kUnits, 8) : 4;
+  static constexpr bool kCopiesTogether = kUnits >= (kShortScales ? 4 : 8);
   __host__ __device__ static int zero_point_pitch(const Groups& groups) {
     return (groups.together ? kUnits : 4 * kUnits) + 4;
   }
@@ -117,7 +124,8 @@ struct Kind {
 template <class Kind>
 __device__ __forceinline__ int group_of(const Groups& groups, int block, int unit) {
   const int k = block * Kind::kBlockK + unit * (Kind::kFlush * Kind::kSlabK);
-  return min(groups.size.divide(k), groups.last);  // past K, x is 0
+  const int group = Kind::kShortScales ? block * Kind::kUnits + unit : groups.size.divide(k);
+  return min(group, groups.last);  // past K, x is 0
 }
 #endif
 

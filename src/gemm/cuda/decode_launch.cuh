@@ -52,12 +52,13 @@ bool fits(std::int64_t M, std::int64_t K, const WeightFormat& format) {
   }
 }
 
-// Whether a weight's groups are units, and scales and zero points aligned such that those of four units can be copied at a
+// Whether a weight's groups are units, and scales and zero points aligned such that those of some units can be copied at a
 // time, also where a row ends.
 template <class Kind, class Weight>
 bool together(const Weight& w, const Groups& groups) {
-  return Kind::kCopiesTogether && w.format.group_size == Kind::kFlush * Kind::kSlabK && groups.last % 4 == 3 &&
-         alignment_of(w.scale) == 16 && (groups.zero_point == nullptr || alignment_of(w.zero_point) >= 4);
+  return Kind::kCopiesTogether && w.format.group_size == Kind::kFlush * Kind::kSlabK &&
+         (groups.last + 1) % Kind::kCopied == 0 && alignment_of(w.scale) >= Kind::kCopied * Kind::kScaleBytes &&
+         (groups.zero_point == nullptr || alignment_of(w.zero_point) >= 4);
 }
 
 // One CTA a multiprocessor. Where x and two stages (or all that a CTA copies) fit beside as much again, the next kernel's
@@ -68,7 +69,7 @@ bool together(const Weight& w, const Groups& groups) {
 template <class Kind>
 void launch_kind(const Arguments& a, DecodeArguments d) {
   constexpr int kStagesBeside = 3, kStagesAlone = 2, kStagesOfLongRun = 4, kLongRun = 64,  // blocks
-      kNextBefore = 10, kFewRounds = 5, kManyRounds = 10;
+      kNextBefore = 9, kFewRounds = 5, kManyRounds = 10;
   const int sms = (*cuda::gpu(a.x.device))->num_sms;
   const int tiles = (d.N + kChannels - 1) / kChannels, grid = std::min(sms, tiles);
   const int blocks = (tiles + grid - 1) / grid * Kind::blocks(d.K), rounds = (blocks + Kind::kWarps - 1) / Kind::kWarps;
@@ -96,23 +97,29 @@ void launch_kind(const Arguments& a, DecodeArguments d) {
                a.stream, {}, d, w);
 }
 
-template <class X, int kBits, int kFlush, class Source = X>
+template <class X, int kBits, int kFlush, class Source = X, class Scale = float>
 void launch_tokens(const Arguments& a, const DecodeArguments& d) {
-  if (d.M > 8) return launch_kind<Kind<X, kBits, kFlush, 2, Source>>(a, d);
-  launch_kind<Kind<X, kBits, kFlush, 1, Source>>(a, d);
+  if (d.M > 8) return launch_kind<Kind<X, kBits, kFlush, 2, Source, 1, Scale>>(a, d);
+  launch_kind<Kind<X, kBits, kFlush, 1, Source, 1, Scale>>(a, d);
 }
 
 // The same with as many columns a token as there is room for, until threads read 16 bytes of a channel at a time.
-template <class X, int kBits, int kFlush>
-void launch_groups(const Arguments& a, const DecodeArguments& d) {
+template <class X, int kBits, int kFlush, class Scale>
+void launch_columns(const Arguments& a, const DecodeArguments& d) {
   constexpr int kMost = 16 / kBits / kFlush;
   if constexpr (kMost == 4) {
-    if (d.M <= 2) return launch_kind<Kind<X, kBits, kFlush, 1, X, 4>>(a, d);
+    if (d.M <= 2) return launch_kind<Kind<X, kBits, kFlush, 1, X, 4, Scale>>(a, d);
   }
   if constexpr (kMost >= 2) {
-    if (d.M <= 4) return launch_kind<Kind<X, kBits, kFlush, 1, X, 2>>(a, d);
+    if (d.M <= 4) return launch_kind<Kind<X, kBits, kFlush, 1, X, 2, Scale>>(a, d);
   }
-  launch_tokens<X, kBits, kFlush>(a, d);
+  launch_tokens<X, kBits, kFlush, X, Scale>(a, d);
+}
+
+template <class X, int kBits, int kFlush>
+void launch_groups(const Arguments& a, const DecodeArguments& d) {
+  if (a.w.scale.dtype == DType::kFloat32) return launch_columns<X, kBits, kFlush, float>(a, d);
+  launch_columns<X, kBits, kFlush, X>(a, d);
 }
 
 template <class X, int kBits, class Source = X>
@@ -140,8 +147,8 @@ void launch(const Arguments& a) {
     d.groups.last = grouped ? static_cast<int>((d.K - 1) / format.group_size) : 0;
     d.groups.size = Divisor(grouped ? static_cast<unsigned>(format.group_size) : kMaxGroup);
     const bool per_tensor = format.group_size == kPerTensor;
-    d.groups.scale = static_cast<const float*>(a.w.scale.data);
-    d.groups.scale_stride = per_tensor ? 0 : a.w.scale.stride / static_cast<std::int64_t>(sizeof(float));
+    d.groups.scale = static_cast<const std::uint8_t*>(a.w.scale.data);
+    d.groups.scale_stride = per_tensor ? 0 : a.w.scale.stride;
     if (!format.symmetric) d.groups.zero_point = static_cast<const std::uint8_t*>(a.w.zero_point.data);
     d.groups.zero_point_stride = per_tensor ? 0 : a.w.zero_point.stride;
     switch (flush_of(format)) {

@@ -61,6 +61,13 @@ struct Rounded<__half, Convert> {
     const bool small = fabsf(scale) < 8;  // twelve less in the exponents of both halves
     return {Convert::offset(zero_point) - (small ? 0x30003000 : 0), split_scale(__half(), small ? scale * 4096 : scale)};
   }
+  // The same for a scale of 16 bits.
+  __device__ __forceinline__ static GroupFactors factors_of_bits(unsigned scale, int zero_point) {
+    const bool small = (scale & 0x7fff) < 0x4800;
+    const __half s = __ushort_as_half(static_cast<unsigned short>(scale));
+    return {Convert::offset(zero_point) - (small ? 0x30003000 : 0),
+            __half_as_ushort(small ? __hmul(s, __float2half(4096)) : s)};
+  }
   template <bool kExact>
   __device__ __forceinline__ static std::uint32_t pair(const Convert& convert, std::uint32_t raw, const WideFactors& f) {
     return scaled<kExact>(__hsub2(as_pair<__half2>(convert.biased(raw, f.offset)), as_pair<__half2>(f.offset)), f);
@@ -71,6 +78,9 @@ template <class Convert>
 struct Rounded<__nv_bfloat16, Convert> {
   __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point) {
     return {Convert::offset(zero_point), split_scale(__nv_bfloat16(), scale)};
+  }
+  __device__ __forceinline__ static GroupFactors factors_of_bits(unsigned scale, int zero_point) {
+    return {Convert::offset(zero_point), scale};
   }
   template <bool kExact>
   __device__ __forceinline__ static std::uint32_t pair(const Convert& convert, std::uint32_t raw, const WideFactors& f) {

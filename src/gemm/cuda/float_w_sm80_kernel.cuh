@@ -23,8 +23,9 @@
 namespace octavo::sm80 {
 
 // A thread's share of a stage's scales and zero points: of one step, and every so many channels of the tile. They come with
-// the stage, and stand behind its weights, by step, then channel, eight bytes each: as they are in memory, a scale and the
-// aligned four bytes that hold the zero point, until the thread that asked for them makes of these what conversion takes.
+// the stage, and stand behind its weights, by step, then channel, eight bytes each: as they are in memory, a scale, or of 16
+// bits the two that share an aligned word, and the aligned four bytes that hold the zero point, until the thread that asked
+// for them makes of these what products take.
 template <class F>
 class GroupLoader {
   static constexpr int kStep = kThreads / F::kStageSteps;  // channels from one to the next
@@ -63,7 +64,7 @@ class GroupLoader {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const std::uint32_t to = stage + place_ + i * (kStep * 8);
-      cuda::copy4_async(to, groups_.scale(row_[i]) + group, 4);
+      cuda::copy4_async(to, groups_.scale.place(row_[i], groups_.scale.has_16_bits() ? group / 2 * 2 : group), 4);
       if (groups_.zero_point.data != nullptr) {
         cuda::copy_word_around_async(to + 4, groups_.zero_point(row_[i]) + group,
                                      groups_.zero_point(last_row_) + groups_.last);
@@ -74,16 +75,27 @@ class GroupLoader {
 
   // Of a stage that is there.
   __device__ void prepare(std::uint32_t stage) {
+    using X = typename F::X;
     const int group = min(taken_.index, groups_.last);
+    const bool short_scales = groups_.scale.has_16_bits(), symmetric = groups_.zero_point.data == nullptr;
+    const auto place = [&](int i) { return stage + place_ + i * (kStep * 8); };
+    std::uint32_t scales[kCount][1], zeros[kCount][1];  // all asked for, then all stored
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      const std::uint32_t at = stage + place_ + i * (kStep * 8) + 4;
-      std::uint32_t zero[1] = {kSymmetricZero};
-      if (groups_.zero_point.data != nullptr) {
-        cuda::load_shared(zero, at);
-        zero[0] = cuda::byte_of_word(zero[0], groups_.zero_point(row_[i]) + group);
+      if (short_scales) cuda::load_shared(scales[i], place(i));
+      if (!symmetric) cuda::load_shared(zeros[i], place(i) + 4);
+    }
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const std::uint32_t zero =
+          symmetric ? kSymmetricZero : cuda::byte_of_word(zeros[i][0], groups_.zero_point(row_[i]) + group);
+      const std::uint32_t prepared = cuda::Weights<X, F::kBits>::prepared(zero);
+      if (short_scales) {
+        const unsigned bits = __byte_perm(scales[i][0], 0, group % 2 == 0 ? 0x4410 : 0x4432);
+        store_shared(place(i), __float_as_uint(cuda::Element<X>::value(bits)), prepared);
+      } else {
+        store_shared(place(i) + 4, prepared);
       }
-      store_shared(at, cuda::Weights<typename F::X, F::kBits>::prepared(zero[0]));
     }
     taken_.advance(groups_);
   }
@@ -91,6 +103,10 @@ class GroupLoader {
  private:
   static __device__ void store_shared(std::uint32_t address, std::uint32_t v) {
     asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
+  }
+
+  static __device__ void store_shared(std::uint32_t address, std::uint32_t v, std::uint32_t w) {
+    asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(address), "r"(v), "r"(w) : "memory");
   }
 
   const Groups& groups_;
@@ -253,7 +269,7 @@ __device__ void write(const FloatWArguments& a, float* shared, const Sums<F>& su
   float scale[kOutputs], bias[kOutputs];
 #pragma unroll
   for (int i = 0; i < kOutputs; ++i) {
-    scale[i] = !F::kGroups && i < count ? *a.groups.scale(a.groups.per_tensor ? 0 : n + i) : 1;
+    scale[i] = !F::kGroups && i < count ? a.groups.scale.at(a.groups.per_tensor ? 0 : n + i, 0) : 1;
     bias[i] = a.bias.bias != nullptr && i < count ? bias_at(a.bias, n + i) : 0;
   }
 #pragma unroll 1  // code that runs once a block costs most where it is long

@@ -92,7 +92,7 @@ void launch_float_w(const Arguments& a) {
   s.y_dtype = a.y.dtype;
   s.constant_w = a.constant_w;
   s.bias = cuda::epilogue_of(a);
-  s.groups.scale = cuda::rows_of<const float>(a.w.scale);
+  s.groups.scale = cuda::scales_of(a.w.scale);
   if (!a.w.format.symmetric) s.groups.zero_point = cuda::rows_of<const std::uint8_t>(a.w.zero_point);
   s.groups.per_tensor = group_size == kPerTensor;
   s.groups.size = static_cast<int>(group_size > 0 && group_size < K ? group_size : K);

@@ -7,6 +7,7 @@
 
 #include "core/rows.cuh"
 #include "gemm/cuda/epilogue.cuh"
+#include "quantize/cuda/scale_rows.cuh"
 
 namespace octavo::sm80 {
 
@@ -15,7 +16,7 @@ inline constexpr int kThreads = 128;
 
 // A weight's scales and zero points; per channel or tensor, one group as long as K.
 struct Groups {
-  cuda::Rows<const float> scale;              // a row a channel, or one in all
+  cuda::ScaleRows scale;                      // a row a channel, or one in all
   cuda::Rows<const std::uint8_t> zero_point;  // the same; no data: none
   bool per_tensor;
   int size;                       // weights of a group

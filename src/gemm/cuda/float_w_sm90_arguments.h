@@ -6,6 +6,7 @@
 #include "core/rows.cuh"
 #include "gemm/cuda/epilogue.cuh"
 #include "gemm/cuda/float_w_sm90_tile.h"
+#include "quantize/cuda/scale_rows.cuh"
 
 namespace octavo::sm90 {
 
@@ -24,7 +25,7 @@ struct FloatWArguments {
   int rounds;             // of tiles that a CTA has for itself, before clusters divide the last ones
   int group_m;            // tiles of tokens that are walked together, so that their boxes stay in the second-level cache
   bool constant_w;
-  cuda::Rows<const float> scale;              // a row a channel, or one in all
+  cuda::ScaleRows scale;                      // a row a channel, or one in all
   cuda::Rows<const std::uint8_t> zero_point;  // the same; no data: `zero` everywhere
   int zero;
   bool per_tensor;

@@ -26,7 +26,7 @@
 #pragma once
 
 #include "core/ptx.cuh"
-#include "gemm/cuda/float_w_sm90_groups.cuh"
+#include "gemm/cuda/float_w_sm90_factors.cuh"
 #include "gemm/cuda/float_w_sm90_store.cuh"
 #include "gemm/cuda/sm90.cuh"
 
@@ -193,9 +193,9 @@ __device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const CUte
 }
 
 // Fills the stages with the factors of groups.
-template <class F>
+template <class F, class Maker>
 __device__ __forceinline__ void make_factors(const FloatWArguments& a, const FloatWShared<F>& shared, int warp, int lane) {
-  FactorMaker<F> factors(a, warp, lane);
+  Maker factors(a, warp, lane);
   FloatWTiles<F> tiles(a);
   Stage stage;
   if (!a.constant_w) ptx::wait_for_predecessor();
@@ -584,7 +584,13 @@ __global__ void __launch_bounds__(384, 1)
     if (threadIdx.x == 256) copy_blocks<F>(a, x, narrow_x, w, shared);
     if constexpr (F::kChanges > 0) {
       const int warp = static_cast<int>(threadIdx.x) / 32 - 9, lane = static_cast<int>(threadIdx.x) % 32;
-      if (warp >= 0 && warp < kFactorWarps) make_factors<F>(a, shared, warp, lane);
+      if (warp >= 0 && warp < kFactorWarps) {
+        if (a.scale.has_16_bits()) {
+          make_factors<F, ShortFactorMaker<F>>(a, shared, warp, lane);
+        } else {
+          make_factors<F, FactorMaker<F>>(a, shared, warp, lane);
+        }
+      }
     }
   }
 #endif

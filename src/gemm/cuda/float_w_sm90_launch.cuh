@@ -122,7 +122,7 @@ inline FloatWArguments float_w_arguments(const Arguments& a) {
   // The engine writes 16 bytes at a time, also where a row ends within them.
   s.y_by_copy_engine = alignment_of(a.y) == 16 && row_bytes(a.y.dtype, s.N) % 16 == 0;
   s.constant_w = a.constant_w;
-  s.scale = cuda::rows_of<const float>(a.w.scale);
+  s.scale = cuda::scales_of(a.w.scale);
   if (!a.w.format.symmetric) s.zero_point = cuda::rows_of<const std::uint8_t>(a.w.zero_point);
   s.zero = a.w.q.dtype == DType::kInt4 ? 8 : 0;
   s.per_tensor = a.w.format.group_size == kPerTensor;

@@ -24,9 +24,10 @@ __device__ inline void copy16_async(std::uint32_t target, const void* source, bo
       : "memory");
 }
 
-// The same through the first-level cache, for neighbours that are asked for soon.
-__device__ inline void copy16_cached_async(std::uint32_t target, const void* source) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(target), "l"(source) : "memory");
+// 4, 8 or 16 bytes through the first-level cache, for neighbours that are asked for soon.
+template <int kBytes>
+__device__ inline void copy_cached_async(std::uint32_t target, const void* source) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(target), "l"(source), "n"(kBytes) : "memory");
 }
 
 // Four bytes: the first `bytes` from `source`, zeros behind them. Reads no more than that.

@@ -121,7 +121,12 @@ inline std::string much_x_for_bytes(const Problem& p) {
   return p.M <= kTokensOfOneProduct && p.M * p.K < kMuchX ? "" : kMuchXIsCopied;
 }
 
-inline std::string much_x_for_nibbles(const Problem& p) { return p.M <= kTokensOfOneProduct ? "" : kMuchXIsCopied; }
+inline bool has_short_groups(const Problem& p) { return p.format.groups(p.K) > 1 && p.format.group_size % 64 != 0; }
+
+// Other kernels lose more to short groups than that takes.
+inline std::string much_x_for_nibbles(const Problem& p) {
+  return p.M <= kTokensOfOneProduct || has_short_groups(p) ? "" : kMuchXIsCopied;
+}
 
 inline std::string much_s8_x(const Problem& p) {
   const bool little = p.M <= kTokensOfOneProduct || p.M * p.K <= kMuchX;
@@ -130,15 +135,15 @@ inline std::string much_s8_x(const Problem& p) {
 
 // The kernels for 8.0 and more have tiles of 16 tokens by 32 channels, several a multiprocessor; Hopper's 32 by 128, which
 // read less of x, but begin and end more slowly. kLongestRow: K up to which that holds for 16 tokens; not for many weights
-// in groups that are not the shortest, in long rows.
+// in groups, in long rows.
 inline constexpr std::int64_t kLongRow = 8192;
 template <std::int64_t kLongestRow>
 std::string small_tiles_do_better(const Problem& p) {
   constexpr std::int64_t kFewWeights = 1 << 24, kManyWeights = 3 << 24;
   const std::int64_t weights = p.N * p.K;
-  const bool long_groups = p.format.groups(p.K) > 1 && p.format.group_size % 64 == 0;
-  const bool few_of_16 = p.K <= kLongestRow && !(long_groups && p.K >= kLongRow && weights >= kManyWeights);
-  const bool few = (p.M <= 16 && few_of_16) || (p.M <= 32 && p.K <= kLongRow && weights <= kFewWeights && !long_groups);
+  const bool groups = p.format.groups(p.K) > 1;
+  const bool few_of_16 = p.K <= kLongestRow && !(groups && p.K >= kLongRow && weights >= kManyWeights);
+  const bool few = (p.M <= 16 && few_of_16) || (p.M <= 32 && p.K <= kLongRow && weights <= kFewWeights && !groups);
   return few && std::max(p.N, p.K) <= kFloatWSm80MaxSide ? "for so few tokens smaller tiles do better" : "";
 }
 

@@ -10,28 +10,6 @@
 
 namespace octavo::cuda {
 
-// Magnitudes are compared as bits, in which a NaN or Inf is larger than any number.
-template <class T>
-struct Element;
-template <>
-struct Element<float> {
-  using Bits = unsigned;
-  static constexpr unsigned kInfinity = 0x7f800000;
-  __device__ static float value(unsigned bits) { return __uint_as_float(bits); }
-};
-template <>
-struct Element<__half> {
-  using Bits = unsigned short;
-  static constexpr unsigned kInfinity = 0x7c00;
-  __device__ static float value(unsigned bits) { return __half2float(__ushort_as_half(static_cast<Bits>(bits))); }
-};
-template <>
-struct Element<__nv_bfloat16> {
-  using Bits = unsigned short;
-  static constexpr unsigned kInfinity = 0x7f80;
-  __device__ static float value(unsigned bits) { return __uint_as_float(bits << 16); }
-};
-
 inline constexpr unsigned kNaN = 0x7fc00000u;
 
 // The largest of a thread block's values, for all its threads.

@@ -5,12 +5,13 @@
 
 #include "core/rows.cuh"
 #include "octavo/quantize.h"
+#include "quantize/cuda/scale_rows.cuh"
 
 namespace octavo::cuda {
 
 struct Weight {
   Rows<const std::uint8_t> q;
-  Rows<const float> scale;
+  ScaleRows scale;
   Rows<const std::uint8_t> zero_point;
   DType storage;
   bool per_tensor;
@@ -30,7 +31,7 @@ struct Weight {
         return static_cast<float>(nibble(row, k) - zero_point(parameter_row(n))[k / length]);
     }
   }
-  __device__ float scale_at(std::int64_t n, std::int64_t k) const { return scale(parameter_row(n))[k / length]; }
+  __device__ float scale_at(std::int64_t n, std::int64_t k) const { return scale.at(parameter_row(n), k / length); }
 
  private:
   __device__ std::int64_t parameter_row(std::int64_t n) const { return per_tensor ? 0 : n; }
@@ -39,7 +40,7 @@ struct Weight {
 
 inline Weight weight_of(const QuantizedWeight& w) {
   const std::int64_t whole = w.q.cols > 0 ? w.q.cols : 1;
-  return {rows_of<const std::uint8_t>(w.q),          rows_of<const float>(w.scale),
+  return {rows_of<const std::uint8_t>(w.q),          scales_of(w.scale),
           rows_of<const std::uint8_t>(w.zero_point), w.q.dtype,
           w.format.group_size == kPerTensor,         w.format.group_size > 0 ? std::min(w.format.group_size, whole) : whole};
 }

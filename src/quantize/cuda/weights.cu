@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kThreads) dequantize_eights(cuda::Weight w, Ro
   const bool nibbles = w.storage == DType::kInt4 || w.storage == DType::kUInt4;
   const std::uint8_t* from = w.q(n) + (nibbles ? k / 2 : k);
   const std::int64_t parameters = w.per_tensor ? 0 : n, group = k / static_cast<int>(w.length);
-  const float scale = w.scale(parameters)[group];
+  const float scale = w.scale.at(parameters, group);
   const bool symmetric = w.storage == DType::kInt8 || w.storage == DType::kInt4;
   const int zero = symmetric ? (nibbles ? 8 : 0) : w.zero_point(parameters)[group];
   std::uint64_t packed;

@@ -1,0 +1,248 @@
+// Who makes the factors of groups, from scales and zero points in memory: kFactorWarps warps, of kRows channels a thread,
+// period after period. Every row is a line of its own to the first-level cache, and takes a cycle from the products'
+// reading; so those of some groups are loaded together, and the next ones while these are in use. See
+// float_w_sm90_kernel.cuh.
+#pragma once
+
+#include "gemm/cuda/float_w_sm90_groups.cuh"
+
+namespace octavo::sm90 {
+
+inline constexpr int kFactorWarps = 2;
+inline constexpr int kFactorRows = kChannels / 32 / kFactorWarps;
+
+// Channels c and c + 8, which one thread multiplies, stand side by side.
+__device__ __forceinline__ int factor_place(int row) { return row / 16 * 16 + row % 8 * 2 + row / 8 % 2; }
+
+__device__ __forceinline__ void store_words(std::uint32_t to, std::uint32_t first, std::uint32_t second) {
+  asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(to), "r"(first), "r"(second) : "memory");
+}
+__device__ __forceinline__ void store_factors(const GroupFactors& f, std::uint32_t to) {
+  store_words(to, f.offset, f.scale);
+}
+__device__ __forceinline__ void store_factors(const SumFactors& f, std::uint32_t to) {
+  store_words(to, f.offset, __float_as_uint(f.scale));
+}
+
+// Whether a matrix's rows begin at multiples of so many bytes.
+template <class Rows>
+__device__ __forceinline__ bool rows_aligned(const Rows& rows, int bytes) {
+  return (reinterpret_cast<std::uintptr_t>(rows.data) | rows.stride) % bytes == 0;
+}
+
+// Of scales in float32, and groups of any size: those of four groups are loaded together.
+template <class F>
+class FactorMaker {
+ public:
+  static constexpr int kRows = kFactorRows;
+
+  __device__ __forceinline__ FactorMaker(const FloatWArguments& a, int warp, int lane)
+      : a_(a), first_row_(warp * 32 * kRows + lane), periods_(a.group_size / (F::kPeriod * 16)) {
+    last_ = (a.K - 1) / a.group_size;
+    together_ = last_ % 4 == 3 && rows_aligned(a.scale, 16) && rows_aligned(a.zero_point, 4);
+  }
+
+  // The channels of a tile from n on, and a period along K where a stage begins.
+  __device__ __forceinline__ void begin(int n, int period) {
+    n_ = n + first_row_;
+    group_ = period / periods_;
+    left_ = periods_ - period % periods_;
+#pragma unroll 1
+    for (int i = 0; i < 2; ++i) take_next(group_ / 4 + i);
+  }
+
+  // A stage's; returns whether any scale has a low part. A stage has one, two or four periods and begins at a multiple of
+  // that, so every fourth group begins with a stage.
+  __device__ __forceinline__ bool make(std::uint32_t to) {
+    static_assert(4 % F::kChanges == 0);
+    int group = group_ % 4;
+    bool low = false;
+#pragma unroll
+    for (int change = 0; change < F::kChanges; ++change, to += F::kChangeBytes) {
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        const float(&s)[4] = four_[i].scales;
+        const float scale = (group & 2) != 0 ? (group & 1) != 0 ? s[3] : s[2] : (group & 1) != 0 ? s[1] : s[0];
+        const int zero_point = static_cast<int>(four_[i].zero_points >> group * 8 & 255);
+        const typename F::Factors factors = made(scale, zero_point);
+        if constexpr (F::kRounded) low |= has_low(factors);
+        store_factors(factors, to + factor_place(first_row_ + i * 32) * 8);
+      }
+      const bool over = --left_ == 0;
+      left_ = over ? periods_ : left_;
+      group += over ? 1 : 0;
+    }
+    group_ = group_ / 4 * 4 + group;
+    if (group == 4) take_next(group_ / 4 + 1);
+    return low;
+  }
+
+ private:
+  struct Four {
+    float scales[4];
+    std::uint32_t zero_points;
+  };
+
+  __device__ __forceinline__ static typename F::Factors made(float scale, int zero_point) {
+    if constexpr (F::kRounded) {
+      return Rounded<typename F::X, typename F::Convert>::factors(scale, zero_point);
+    } else {
+      return {F::Convert::offset(zero_point), scale};
+    }
+  }
+
+  // The next four groups' turn, and asks for the ones behind them. Groups past the last are used with no other x than 0.
+  __device__ __forceinline__ void take_next(int four) {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) four_[i] = next_[i];
+    const int first = min(four, last_ / 4) * 4;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const int row = a_.channel_row(n_ + i * 32);
+      const auto* scales = reinterpret_cast<const float*>(a_.scale.place(row, first));
+      const std::uint8_t* zero_points = a_.zero_point(row) + first;
+      next_[i].zero_points = a_.zero * 0x01010101u;
+      if (together_) {
+        const float4 v = __ldg(reinterpret_cast<const float4*>(scales));
+        next_[i].scales[0] = v.x, next_[i].scales[1] = v.y, next_[i].scales[2] = v.z, next_[i].scales[3] = v.w;
+        if (a_.zero_point.data != nullptr) next_[i].zero_points = __ldg(reinterpret_cast<const std::uint32_t*>(zero_points));
+      } else {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const int group = min(j, last_ - first);
+          next_[i].scales[j] = __ldg(scales + group);
+          if (a_.zero_point.data == nullptr) continue;
+          next_[i].zero_points = __byte_perm(next_[i].zero_points, __ldg(zero_points + group), 0x3210 ^ (4 ^ j) << 4 * j);
+        }
+      }
+    }
+  }
+
+  const FloatWArguments& a_;
+  int first_row_, periods_, last_;
+  bool together_;
+  int n_, group_, left_;  // left: periods of the group
+  Four four_[kRows], next_[kRows];
+};
+
+// Of scales of 16 bits, of x's type. Their groups are of 32, 64 or 128, an even number: a group is a period, or two where a
+// stage has one. So groups of a stage are a fixed part of those that are loaded together, one of kParts.
+template <class F>
+class ShortFactorMaker {
+ public:
+  __device__ __forceinline__ ShortFactorMaker(const FloatWArguments& a, int warp, int lane)
+      : a_(a), first_row_(warp * 32 * kFactorRows + lane), periods_(a.group_size / (F::kPeriod * 16)) {
+    groups_ = a.K / a.group_size + (a.K % a.group_size > 0 ? 1 : 0);
+    together_ = groups_ % 8 == 0 && rows_aligned(a.scale, 16) && rows_aligned(a.zero_point, 8);
+  }
+
+  // The channels of a tile from n on, and a period along K where a stage begins.
+  __device__ __forceinline__ void begin(int n, int period) {
+    n_ = n + first_row_;
+    group_ = period / periods_;
+    left_ = periods_ - period % periods_;
+#pragma unroll 1
+    for (int i = 0; i < 2; ++i) take_next(group_ / kAtOnce + i);
+  }
+
+  // A stage's; returns that no scale has a low part.
+  __device__ __forceinline__ bool make(std::uint32_t to) {
+    const int part = group_ % kAtOnce / (2 * kWords), first = group_ % (2 * kWords);  // 0, but where a stage has one group
+#pragma unroll
+    for (int i = 0; i < kFactorRows; ++i) {
+      const std::uint32_t at = to + factor_place(first_row_ + i * 32) * 8;
+      std::uint32_t scales[kWords];
+#pragma unroll
+      for (int j = 0; j < kWords; ++j) scales[j] = of_part<kWords>(now_[i].scales + j, part);
+      const auto& z = now_[i].zero_points;
+      std::uint32_t zero_points;
+      if constexpr (kWords == 2) {
+        zero_points = of_part<1>(z, part);
+      } else {
+        zero_points = (part < 2 ? z[0] : z[1]) >> group_ % 4 * 8;
+      }
+#pragma unroll
+      for (int change = 0; change < F::kChanges; ++change) {
+        const unsigned bits = scales[change / 2] >> (change + first) % 2 * 16 & 0xffff;
+        store_factors(made(bits, static_cast<int>(zero_points >> change * 8 & 255)), at + change * F::kChangeBytes);
+      }
+    }
+    if (--left_ == 0) {
+      left_ = periods_;
+      group_ += F::kChanges;
+      if (group_ % kAtOnce == 0) take_next(group_ / kAtOnce + 1);
+    }
+    return false;
+  }
+
+ private:
+  static constexpr int kParts = 4;
+  static constexpr int kWords = F::kChanges == 4 ? 2 : 1;  // of a part: two groups' scales each
+  static constexpr int kAtOnce = 2 * kWords * kParts;      // groups
+  struct Groups {
+    std::uint32_t scales[kParts * kWords], zero_points[kAtOnce / 4];
+  };
+
+  // One of four words, so many from one to the next.
+  template <int kStep>
+  __device__ __forceinline__ static std::uint32_t of_part(const std::uint32_t* words, int part) {
+    const std::uint32_t low = (part & 1) != 0 ? words[kStep] : words[0];
+    const std::uint32_t high = (part & 1) != 0 ? words[3 * kStep] : words[2 * kStep];
+    return (part & 2) != 0 ? high : low;
+  }
+
+  __device__ __forceinline__ static typename F::Factors made(unsigned scale, int zero_point) {
+    if constexpr (F::kRounded) {
+      return Rounded<typename F::X, typename F::Convert>::factors_of_bits(scale, zero_point);
+    } else {
+      return {F::Convert::offset(zero_point), cuda::Element<typename F::X>::value(scale)};
+    }
+  }
+
+  // The next groups' turn, and asks for the ones behind them. Groups past the last are used with no other x than 0.
+  __device__ __forceinline__ void take_next(int at_once) {
+#pragma unroll
+    for (int i = 0; i < kFactorRows; ++i) now_[i] = next_[i];
+#pragma unroll
+    for (int i = 0; i < kFactorRows; ++i) {
+      const int row = a_.channel_row(n_ + i * 32);
+#pragma unroll
+      for (int eight = 0; eight < kAtOnce / 8; ++eight) {
+        ask(next_[i].scales + eight * 4, next_[i].zero_points + eight * 2, row, at_once * kAtOnce + eight * 8);
+      }
+    }
+  }
+
+  // Of eight groups.
+  __device__ __forceinline__ void ask(std::uint32_t* scales, std::uint32_t* zero_points, int row, int first) const {
+    const auto* pairs = reinterpret_cast<const std::uint32_t*>(a_.scale.place(row, 0));
+    const bool symmetric = a_.zero_point.data == nullptr;
+    if (symmetric) zero_points[0] = zero_points[1] = a_.zero * 0x01010101u;
+    if (together_) {
+      const int group = min(first, groups_ - 8);
+      const uint4 v = __ldg(reinterpret_cast<const uint4*>(pairs + group / 2));
+      scales[0] = v.x, scales[1] = v.y, scales[2] = v.z, scales[3] = v.w;
+      if (symmetric) return;
+      const uint2 z = __ldg(reinterpret_cast<const uint2*>(a_.zero_point(row) + group));
+      zero_points[0] = z.x, zero_points[1] = z.y;
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int group = min(first + 2 * i, groups_ - 2);
+      scales[i] = __ldg(pairs + group / 2);
+      if (symmetric) continue;
+      const std::uint8_t* z = a_.zero_point(row) + group;
+      const std::uint32_t two = __ldg(z) | static_cast<std::uint32_t>(__ldg(z + 1)) << 8;
+      zero_points[i / 2] = i % 2 == 0 ? two : zero_points[i / 2] | two << 16;
+    }
+  }
+
+  const FloatWArguments& a_;
+  int first_row_, periods_, groups_;
+  bool together_;
+  int n_, group_, left_;  // the stage's first group, and periods left of it
+  Groups now_[kFactorRows], next_[kFactorRows];
+};
+
+}  // namespace octavo::sm90
