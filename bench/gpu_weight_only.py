@@ -25,7 +25,7 @@ SHAPES = [
     *[(4096, 4096), (14336, 4096), (4096, 14336), (8192, 8192), (28672, 4096)],
     *[(4096, 11008), (11008, 4096)],
 ]
-ROWS = [1, 4, 8, 16, 32, 64, 128, 512, 1024, 2048]
+ROWS = [1, 4, 8, 16, 32, 64, 128, 200, 512, 1000, 1024, 2048]
 SQUARE = 8192  # M = N = K, too
 SCHEMES = ("w8a16", "w4a16-g128", "w4a16-g32", "w4a16-g128-asym")
 DTYPES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -209,7 +209,7 @@ def chain(repeats: int) -> list[dict]:
 
 def summary(rows: list[dict]) -> dict:
     """Of each scheme, FP16 activations: the geometric mean and the least of its speed-ups, by rows of x."""
-    bands = {"1-16": range(1, 17), "32-64": range(32, 65), "128-512": range(128, 513), "1024-8192": range(1024, 8193)}
+    bands = {"1-16": range(1, 17), "32-64": range(32, 65), "128-512": range(128, 513), "1000-8192": range(1000, 8193)}
     means = {}
     for scheme in SCHEMES:
         for band, members in bands.items():
