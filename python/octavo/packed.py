@@ -180,9 +180,12 @@ class PackableWeight(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         self._unpack()
-        self._buffers["scale"] = self._buffers["scale"].float()  # which takes whatever comes
+        scale = self._buffers["scale"]
+        if state_dict.get(prefix + "scale", scale).dtype != scale.dtype:
+            self._buffers["scale"] = scale.float()  # which takes whatever comes
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self.scale = self.scale.float()  # with assign=True it has the dtype of the file
+        if not self._buffers["scale"].is_cuda:
+            self.scale = self.scale.float()  # with assign=True it has the dtype of the file
         self._has_weight |= prefix + "scale" in state_dict
         self.pack()
 
