@@ -1,6 +1,8 @@
 // Products for every tile of the weight-only kernel of Hopper, on the 132 SMs of an H100.
 #pragma once
 
+#include <cstdint>
+
 namespace octavo::test {
 
 // K is such that a last stage, and a last group of 64 or 128, are not whole.
@@ -19,5 +21,8 @@ inline constexpr TileProduct kNarrowRounds[] = {
 inline constexpr TileProduct kRoundedTiles[] = {{100, 392, 800, 128},  {250, 6144, 800, 128},  {300, 6144, 800, 160},
                                                 {330, 6144, 800, 176}, {180, 12800, 800, 192}, {390, 6144, 800, 256},
                                                 {385, 12797, 800, 256}};
+// Their K for which groups are an even number, as those with scales of 16 bits are; a last stage, and a last group of 64 or
+// 128, are not whole here either.
+constexpr int k_of_even_groups(std::int64_t group) { return group == 32 ? 832 : 736; }
 
 }  // namespace octavo::test
