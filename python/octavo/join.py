@@ -29,6 +29,9 @@ def join_weights(model: nn.Module) -> int:
         CPU's kernels read packed ones), have more than one scale and belong to one module alone; not those of lists and
         sequences, which are no siblings.
     """
+    for layer in model.modules():
+        if _is_layer(layer):
+            layer.pack()  # which moves what is not settled yet
     # Of all places in the model, so that what stands in two is found.
     owners = Counter(id(child) for module in model.modules() for child in module.children())
     holders = Counter(address for layer in model.modules() if _is_layer(layer) for address in _addresses(layer))

@@ -28,8 +28,9 @@ class QuantizedLinear(PackableWeight):
         weight_int4  uint8 [N, ceil(K / 2)], two weights a byte, that of the lower k in the lower nibble, stored + 8
                      when symmetric
         scale        float32 [N]; [N, ceil(K / group_size)] in groups; [1] per tensor. No cast of the module changes its
-                     values. On CUDA, those of groups of 32, 64 and 128 are held in the module's dtype where it has them
-                     exactly, as it has those that quantize_weights makes
+                     values. On CUDA, from compute capability 9.0 on, those of an even number of groups of 32, 64 or 128
+                     are held in the module's dtype where it has them exactly, as it has those that quantize_weights
+                     makes; x of another dtype, as under autocast, then costs a conversion of them at every call
         zero_point   uint8, shaped like scale; asymmetric schemes only
         bias         [N], or None
 

@@ -15,6 +15,11 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _SHORT_SCALE_GROUPS = (32, 64, 128)  # of which octavo::linear on CUDA takes scales of x's dtype, an even number along K
 
 
+def _holds(dtype: torch.dtype, values: torch.Tensor) -> bool:
+    """Whether a dtype has all the values, of up to 32 bits."""
+    return dtype in (values.dtype, torch.float32) or torch.equal(values.to(dtype).float(), values.float())
+
+
 class PackableWeight(nn.Module):
     """A quantized weight [N, K] as the state of a module.
 
@@ -89,10 +94,16 @@ class PackableWeight(nn.Module):
                 self._buffers.pop(name, None)
 
     def _shorten_scales(self) -> None:
-        """Holds the scales in the module's dtype if products take them so and it has their values, else in float32."""
+        """Holds the scales in the module's dtype if products take them so and it has their values, else in float32.
+
+        Nothing is done where values cannot be looked at: while a graph is captured, and with tensors that have none.
+        """
         scale = self._buffers["scale"]
+        if type(scale) is not torch.Tensor or (scale.is_cuda and torch.cuda.is_current_stream_capturing()):
+            return
         takes_short = (
             scale.is_cuda
+            and torch.cuda.get_device_capability(scale.device) >= (9, 0)  # before, products would be slower
             and self._op == ops.LINEAR
             and self.dtype in (torch.float16, torch.bfloat16)
             and self.scheme.group_size in _SHORT_SCALE_GROUPS
@@ -102,9 +113,7 @@ class PackableWeight(nn.Module):
         if scale.dtype == dtype:
             return
         with torch.inference_mode(False), torch.no_grad():  # as in pack()
-            wide = scale.float()
-            short = wide.to(dtype)
-            self._buffers["scale"] = short if torch.equal(short.float(), wide) else wide
+            self._buffers["scale"] = scale.to(dtype if _holds(dtype, scale) else torch.float32)
 
     def _unpack(self) -> None:
         if self._packed is not None:
@@ -181,8 +190,8 @@ class PackableWeight(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *args):
         self._unpack()
         scale = self._buffers["scale"]
-        if state_dict.get(prefix + "scale", scale).dtype != scale.dtype:
-            self._buffers["scale"] = scale.float()  # which takes whatever comes
+        if not _holds(scale.dtype, state_dict.get(prefix + "scale", scale)):
+            self._buffers["scale"] = scale.float()  # else values go where the old ones are, as joined weights need
         super()._load_from_state_dict(state_dict, prefix, *args)
         if not self._buffers["scale"].is_cuda:
             self.scale = self.scale.float()  # with assign=True it has the dtype of the file

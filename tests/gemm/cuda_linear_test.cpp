@@ -123,6 +123,28 @@ TEST_F(CudaLinear, FewTokensWithShortGroups) {
   }
 }
 
+// Few tokens where some CTAs of the decode kernel have a tile more than others, which stay for them while the next kernel
+// starts: on 132 SMs nine or ten tiles, of five rounds.
+TEST_F(CudaLinear, FewTokensOfUnevenTiles) {
+  Case c;
+  c.N = 16 * (132 * 9 + 20);
+  c.K = 2048;
+  c.bits = 4;
+  c.packed = true;
+  int turn = 0;
+  for (const std::int64_t group : {kPerChannel, std::int64_t{32}, std::int64_t{128}}) {
+    for (const std::int64_t M : {1, 3, 8}) {
+      c.M = M;
+      c.group = group;
+      c.x = c.y = turn % 2 == 0 ? DType::kFloat16 : DType::kBFloat16;
+      c.symmetric = turn % 3 != 1;
+      ++turn;
+      check(c);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
 // Shapes of models, at which some numbers of rows choose small tiles and every division of K.
 TEST_F(CudaLinear, ShapesOfModels) {
   Case c;

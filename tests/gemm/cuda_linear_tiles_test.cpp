@@ -112,6 +112,7 @@ TEST_F(CudaLinear, ScalesOfXsType) {
       if (HasFatalFailure()) return;
     }
   }
+  for (const Kernel* row : rows_) EXPECT_TRUE(taken_[row] == 0 || short_scales_[row] > 0) << row->name;
 }
 
 // From some number of tokens on weights in groups are rounded, unless another row is forced; a forced one takes any number.

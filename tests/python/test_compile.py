@@ -354,6 +354,9 @@ def test_join_weights(device, scheme, bias, monkeypatch):
     # Tensors that are loaded go where they were.
     model.load_state_dict(Projections(scheme, bias).to(device).state_dict())
     assert follows(model.q.scale, model.k.scale)
+    state = Projections(scheme, bias).state_dict()  # with scales in float32, from the CPU
+    model.load_state_dict({name: t.float() if name.endswith("scale") else t for name, t in state.items()})
+    assert follows(model.q.scale, model.k.scale)
     assert octavo.join_weights(model) == 3
 
 

@@ -1,4 +1,4 @@
-// Who makes the factors of groups, from scales and zero points in memory: kFactorWarps warps, of kRows channels a thread,
+// Who makes the factors of groups, from scales and zero points in memory: kFactorWarps warps, of kFactorRows channels a thread,
 // period after period. Every row is a line of its own to the first-level cache, and takes a cycle from the products'
 // reading; so those of some groups are loaded together, and the next ones while these are in use. See
 // float_w_sm90_kernel.cuh.
@@ -145,7 +145,7 @@ class ShortFactorMaker {
     for (int i = 0; i < 2; ++i) take_next(group_ / kAtOnce + i);
   }
 
-  // A stage's; returns that no scale has a low part.
+  // A stage's; returns whether any scale has a low part: none.
   __device__ __forceinline__ bool make(std::uint32_t to) {
     const int part = group_ % kAtOnce / (2 * kWords), first = group_ % (2 * kWords);  // 0, but where a stage has one group
 #pragma unroll
