@@ -1,5 +1,5 @@
-// Who makes the factors of groups, from scales and zero points in memory: kFactorWarps warps, of kFactorRows channels a thread,
-// period after period. Every row is a line of its own to the first-level cache, and takes a cycle from the products'
+// Who makes the factors of groups, from scales and zero points in memory: kFactorWarps warps, of kFactorRows channels a
+// thread, period after period. Every row is a line of its own to the first-level cache, and takes a cycle from the products'
 // reading; so those of some groups are loaded together, and the next ones while these are in use. See
 // float_w_sm90_kernel.cuh.
 #pragma once
