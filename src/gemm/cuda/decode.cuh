@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(Kind::kThreads, 2)
     copy_x<Kind>(a, memory + shared.x);
   }
   __syncthreads();
-  const std::int64_t begun = clock64();
+  const std::int64_t begun = Kind::kStartsNextLate ? clock64() : 0;
 
   // The tokens past the last are it again; their sums are not stored.
   int x_of[Kind::kTokenTiles];
@@ -201,8 +201,10 @@ __global__ void __launch_bounds__(Kind::kThreads, 2)
                    empty + buffer * 8);
     }
   }
-  const bool has_most = tiles == (all_tiles + step - 1) / step;
-  if (a.stays && !has_most && threadIdx.x == 0) stay_for((clock64() - begun) / tiles);
+  if constexpr (Kind::kStartsNextLate) {
+    const bool has_most = tiles == (all_tiles + step - 1) / step;
+    if (a.next_before > 0 && !has_most && threadIdx.x == 0) stay_for((clock64() - begun) / tiles);
+  }
 #endif
 }
 

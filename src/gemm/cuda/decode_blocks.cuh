@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "core/half.cuh"
 #include "gemm/cuda/decode_kind.cuh"
 #include "gemm/cuda/decode_products.cuh"
 #include "gemm/cuda/sm90.cuh"
@@ -239,7 +240,7 @@ class Blocks {
   // The next block into a place of the ring, if there is one more.
   __device__ __forceinline__ void ask(int stage) {
     if (asked_ >= end_) return;
-    if (asked_ >= end_ - a_.next_before) ptx::launch_dependents();
+    if (Kind::kStartsNextLate && asked_ >= end_ - a_.next_before) ptx::launch_dependents();
     const std::uint32_t full = full_ + stage * 8;
     if (Kind::kFlush > 0 || lane_ == 0) {
       const int tile = a_.by_blocks.divide(asked_), block = asked_ - tile * a_.blocks;

@@ -19,7 +19,7 @@ inline constexpr int kBlockBytes = kBoxes * kBoxBytes;
 inline constexpr int kSlabBytes = 64;  // of a token
 
 // DecodeArguments::next_before: at once, and when the kernel has waited for the one in front.
-inline constexpr int kNextAtOnce = 1 << 30, kNextAfterWait = 0;
+inline constexpr int kNextAtOnce = -1, kNextAfterWait = 0;
 
 // n / divisor for n below 2^31 / divisor.
 struct Divisor {
@@ -58,9 +58,9 @@ struct DecodeArguments {
   cuda::Epilogue epilogue;
   Groups groups;  // where kFlush > 0
   bool constant_w;
-  // The next kernel starts when so many of a CTA's blocks are left to ask for, or when this one has waited: see decode.cuh.
+  // The next kernel starts when so many of a CTA's blocks are left to ask for, and a CTA with fewer tiles than others stays
+  // for about as long as they have one more: see decode.cuh. Or as said above.
   int next_before;
-  bool stays;        // a CTA with fewer tiles than others stays for about as long as they have one more
   bool whole_boxes;  // a channel is: a block's are copied together
   int stages;        // of a warp's ring
   int buffers;       // of tiles' sums, a power of two
@@ -87,6 +87,7 @@ struct Kind {
   static constexpr int kBits = kBits_, kFlush = kFlush_, kTokenTiles = kTokenTiles_, kColumns = kColumns_;
   static_assert(kColumns == 1 || kTokenTiles == 1);
   static constexpr bool kInteger = sizeof(X) == 1;
+  static constexpr bool kStartsNextLate = kFlush > 0;  // where next_before may say so
   static constexpr int kWarps = 8;
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kBlockK = kBoxes * kBoxRow * 8 / kBits;

@@ -84,9 +84,8 @@ void launch_kind(const Arguments& a, DecodeArguments d) {
   const bool long_run = Kind::kFlush == 0 && blocks > kLongRun;
   const bool alone = !fits || long_run;
   d = alone ? with_stages(rounds <= 2 ? 1 : long_run ? kStagesOfLongRun : kStagesAlone, kMaxShared) : beside;
-  d.next_before = alone || d.stages < rounds ? kNextAtOnce : kNextAfterWait;
-  d.stays = Kind::kFlush > 0 && !alone && rounds >= kFewRounds && rounds <= kManyRounds;
-  if (d.stays) d.next_before = kNextBefore;
+  const bool late = Kind::kStartsNextLate && !alone && rounds >= kFewRounds && rounds <= kManyRounds;
+  d.next_before = late ? kNextBefore : alone || d.stages < rounds ? kNextAtOnce : kNextAfterWait;
   const int bytes = std::max(Shared<Kind>(d).bytes, alone ? kSharedOfTwo + 1024 : kMoreThanAThird);
   CUtensorMap w = {};
   const std::int64_t row = row_bytes(a.w.q.dtype, d.K);

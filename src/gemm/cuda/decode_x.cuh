@@ -1,6 +1,7 @@
 // x into shared memory: copied, or quantized on the way. See decode.cuh.
 #pragma once
 
+#include "core/half.cuh"
 #include "gemm/cuda/decode_kind.cuh"
 #include "gemm/cuda/decode_products.cuh"
 #include "quantize/cuda/rounding.cuh"
