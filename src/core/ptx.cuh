@@ -10,6 +10,14 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// Words into shared memory.
+__device__ __forceinline__ void store_shared(std::uint32_t to, std::uint32_t v) {
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(v) : "memory");
+}
+__device__ __forceinline__ void store_shared(std::uint32_t to, std::uint32_t v, std::uint32_t w) {
+  asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(to), "r"(v), "r"(w) : "memory");
+}
+
 // Programmatic dependent launch: a kernel may start while the ones in front of it on the stream still run, so that it can
 // load its weights meanwhile. What makes that safe, for every kernel of ours:
 // - before wait_for_predecessor() returns, a thread reads at most weights that, says the caller, no kernel in front of it

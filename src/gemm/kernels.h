@@ -34,6 +34,9 @@ bool is_kernel_forced(Op op, DeviceType device);
 Problem problem_of(Op op, const Arguments& a);
 Status run_kernel(const Kernel& kernel, const Arguments& a, Parallel& parallel);
 
+// Whether weights have groups that kernels find short: not of whole steps of 64 along K.
+inline bool has_short_groups(const Problem& p) { return p.format.groups(p.K) > 1 && p.format.group_size % 64 != 0; }
+
 // The first usable row for a problem that some row of the table runs on every machine that gets here: for kernels that are
 // made of another product. OCTAVO_KERNEL does not count.
 const Kernel& first_kernel(const Problem& problem);

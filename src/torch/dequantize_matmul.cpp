@@ -86,8 +86,7 @@ Tensor float32_product(const Tensor& a, const Tensor& b) {
 bool rounds_first(std::string_view kernel, const Problem& p) {
   if (p.N * p.K > kMaxRounded) return false;
   if (kernel == "cuda_float_w8_sm80" || kernel == "cuda_float_w4_sm80") return p.M >= kManyTokensSm80;
-  const bool short_groups = p.format.groups(p.K) > 1 && p.format.group_size % 64 != 0;
-  return kernel.starts_with("cuda_float_w") && kernel.ends_with("_sm90") && short_groups && p.M >= kManyTokens;
+  return kernel.starts_with("cuda_float_w") && kernel.ends_with("_sm90") && has_short_groups(p) && p.M >= kManyTokens;
 }
 
 // y = x · ŵᵀ, all in x's type, with the sums that torch allows cuBLAS (allow_*_reduced_precision_reduction). Without a bias,

@@ -12,6 +12,7 @@
 #include <random>
 
 #include "core/cuda.h"
+#include "cuda_rows.h"
 #include "device_memory.h"
 #include "exact_linear.h"
 #include "gemm/check.h"
@@ -52,14 +53,7 @@ class CudaLinear : public testing::Test {
  protected:
   void SetUp() override {
     if (const Status ready = cuda::ready(kGpu); !ready.ok()) GTEST_SKIP() << ready.message();
-    for (const Kernel& kernel : kernel_table()) {
-      if (kernel.device != DeviceType::kCuda || kernel.op != Op::kLinear) continue;
-      if (const Status usable = kernel.usable(); usable.ok()) {
-        rows_.push_back(&kernel);
-      } else {
-        std::cout << kernel.name << ": " << usable.message() << '\n';
-      }
-    }
+    rows_ = usable_cuda_rows(Op::kLinear);
     ASSERT_FALSE(rows_.empty());
   }
 
@@ -95,8 +89,7 @@ class CudaLinear : public testing::Test {
       DeviceMatrix y(c.y, c.M, c.N, c.y_gap, c.y_offset);
       a.y = y.mut();
       ASSERT_TRUE(check_linear(a).ok()) << check_linear(a).message() << ' ' << c;
-      if (!row->refuses(problem_of(Op::kLinear, a)).empty()) continue;
-      if (row->name.ends_with("_reference") && c.M * c.N * c.K > std::int64_t{1} << 26) continue;
+      if (!takes(*row, a)) continue;
       ++taken_[row];
       for (Matrix* out : {&found, &again}) {
         a.constant_w = out == &again;
@@ -111,8 +104,15 @@ class CudaLinear : public testing::Test {
     check_short_scales(c, a, w);
   }
 
+  // Whether a row takes a product, and soon enough.
+  static bool takes(const Kernel& row, const Arguments& a) {
+    if (!row.refuses(problem_of(Op::kLinear, a)).empty()) return false;
+    return !row.name.ends_with("_reference") || a.x.rows * a.w.q.rows * a.x.cols <= std::int64_t{1} << 26;
+  }
+
   // Scales of x's type, held as such, give the same bits as in float32.
   void check_short_scales(const LinearCase& c, Arguments a, const Quantized& w) {
+    if (c.x == DType::kFloat32) return;
     Matrix widened(DType::kFloat32, w.scale.view().rows, w.scale.view().cols);
     Matrix shortened(c.x, widened.view().rows, widened.view().cols);
     for (std::int64_t n = 0; n < widened.view().rows; ++n) {
@@ -123,13 +123,12 @@ class CudaLinear : public testing::Test {
     }
     const DeviceMatrix in_float32(widened.view()), in_16_bits(shortened.view());
     a.w.scale = in_16_bits.view();
-    if (c.x == DType::kFloat32 || !takes_scales(a.w, c.x).ok()) return;
+    if (!takes_scales(a.w, c.x).ok()) return;
     Matrix expected(c.y, c.M, c.N), found(c.y, c.M, c.N);
     for (const Kernel* row : rows_) {
       DeviceMatrix y(c.y, c.M, c.N, c.y_gap, c.y_offset);
       a.y = y.mut();
-      if (!row->refuses(problem_of(Op::kLinear, a)).empty()) continue;
-      if (row->name.ends_with("_reference") && c.M * c.N * c.K > std::int64_t{1} << 26) continue;
+      if (!takes(*row, a)) continue;
       ++short_scales_[row];
       a.w.scale = in_float32.view();
       ASSERT_TRUE(run_kernel(*row, a, serial()).ok() && y.download(expected.mut())) << row->name << ' ' << c;

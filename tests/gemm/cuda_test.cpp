@@ -8,6 +8,7 @@
 #include <optional>
 #include <thread>
 
+#include "cuda_rows.h"
 #include "device_memory.h"
 #include "gemm/check.h"
 #include "gemm/kernels.h"
@@ -164,14 +165,7 @@ class CudaScaledMm : public Cuda {
   void SetUp() override {
     Cuda::SetUp();
     if (IsSkipped()) return;
-    for (const Kernel& kernel : kernel_table()) {
-      if (kernel.device != DeviceType::kCuda || kernel.op != Op::kScaledMm) continue;
-      if (const Status usable = kernel.usable(); usable.ok()) {
-        rows_.push_back(&kernel);
-      } else {
-        std::cout << kernel.name << ": " << usable.message() << '\n';
-      }
-    }
+    rows_ = test::usable_cuda_rows(Op::kScaledMm);
     ASSERT_FALSE(rows_.empty());
     integers_.emplace(random_integers(std::size_t{160} << 20), DType::kInt8);
     scales_.emplace(bytes_of(random_float(DType::kFloat32, 1, kScales, 3, test::Fill::kWide)), DType::kFloat32);

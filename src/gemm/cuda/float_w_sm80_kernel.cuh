@@ -92,23 +92,15 @@ class GroupLoader {
       const std::uint32_t prepared = cuda::Weights<X, F::kBits>::prepared(zero);
       if (short_scales) {
         const unsigned bits = __byte_perm(scales[i][0], 0, group % 2 == 0 ? 0x4410 : 0x4432);
-        store_shared(place(i), __float_as_uint(cuda::Element<X>::value(bits)), prepared);
+        ptx::store_shared(place(i), __float_as_uint(cuda::Element<X>::value(bits)), prepared);
       } else {
-        store_shared(place(i) + 4, prepared);
+        ptx::store_shared(place(i) + 4, prepared);
       }
     }
     taken_.advance(groups_);
   }
 
  private:
-  static __device__ void store_shared(std::uint32_t address, std::uint32_t v) {
-    asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
-  }
-
-  static __device__ void store_shared(std::uint32_t address, std::uint32_t v, std::uint32_t w) {
-    asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(address), "r"(v), "r"(w) : "memory");
-  }
-
   const Groups& groups_;
   std::int64_t last_row_;
   int row_[kCount];

@@ -4,6 +4,7 @@
 // float_w_sm90_kernel.cuh.
 #pragma once
 
+#include "core/ptx.cuh"
 #include "gemm/cuda/float_w_sm90_groups.cuh"
 
 namespace octavo::sm90 {
@@ -14,14 +15,11 @@ inline constexpr int kFactorRows = kChannels / 32 / kFactorWarps;
 // Channels c and c + 8, which one thread multiplies, stand side by side.
 __device__ __forceinline__ int factor_place(int row) { return row / 16 * 16 + row % 8 * 2 + row / 8 % 2; }
 
-__device__ __forceinline__ void store_words(std::uint32_t to, std::uint32_t first, std::uint32_t second) {
-  asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(to), "r"(first), "r"(second) : "memory");
-}
 __device__ __forceinline__ void store_factors(const GroupFactors& f, std::uint32_t to) {
-  store_words(to, f.offset, f.scale);
+  ptx::store_shared(to, f.offset, f.scale);
 }
 __device__ __forceinline__ void store_factors(const SumFactors& f, std::uint32_t to) {
-  store_words(to, f.offset, __float_as_uint(f.scale));
+  ptx::store_shared(to, f.offset, __float_as_uint(f.scale));
 }
 
 // Whether a matrix's rows begin at multiples of so many bytes.

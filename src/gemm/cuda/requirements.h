@@ -9,6 +9,7 @@
 #include "gemm/cuda/float_w_sm80.h"
 #include "gemm/cuda/float_w_sm90.h"
 #include "gemm/cuda/s8_w8_decode.h"
+#include "gemm/kernels.h"
 #include "gemm/requirements.h"
 
 namespace octavo {
@@ -120,8 +121,6 @@ inline constexpr const char* kMuchXIsCopied =
 inline std::string much_x_for_bytes(const Problem& p) {
   return p.M <= kTokensOfOneProduct && p.M * p.K < kMuchX ? "" : kMuchXIsCopied;
 }
-
-inline bool has_short_groups(const Problem& p) { return p.format.groups(p.K) > 1 && p.format.group_size % 64 != 0; }
 
 // With short groups, and their scales in 16 bits, other kernels take longer than that.
 inline std::string much_x_for_nibbles(const Problem& p) {

@@ -159,31 +159,26 @@ enum Meeting { kOwn, kStaged, kFree = kStaged + 2 };
 __device__ __forceinline__ int barrier_of(int meeting, int warpgroup) { return 1 + meeting * 2 + warpgroup; }
 inline constexpr int kStoringThreads = kWarpgroup + 32;
 
-__device__ __forceinline__ void shared_store(std::uint32_t to, std::uint32_t value) {
-  asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
-}
-__device__ __forceinline__ void shared_store(std::uint32_t to, std::uint32_t low, std::uint32_t high) {
-  asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(to), "r"(low), "r"(high) : "memory");
-}
-
 // Elements of y by twos: how two columns of a row are put into shared memory.
 struct BFloat16Pair {
   using Element = std::uint16_t;
   __device__ static void store(std::uint32_t to, float2 v) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(v.x, v.y);
-    shared_store(to, reinterpret_cast<const std::uint32_t&>(pair));
+    ptx::store_shared(to, reinterpret_cast<const std::uint32_t&>(pair));
   }
 };
 struct Float16Pair {
   using Element = std::uint16_t;
   __device__ static void store(std::uint32_t to, float2 v) {
     const __half2 pair = __floats2half2_rn(v.x, v.y);
-    shared_store(to, reinterpret_cast<const std::uint32_t&>(pair));
+    ptx::store_shared(to, reinterpret_cast<const std::uint32_t&>(pair));
   }
 };
 struct Float32Pair {
   using Element = std::uint32_t;
-  __device__ static void store(std::uint32_t to, float2 v) { shared_store(to, __float_as_uint(v.x), __float_as_uint(v.y)); }
+  __device__ static void store(std::uint32_t to, float2 v) {
+    ptx::store_shared(to, __float_as_uint(v.x), __float_as_uint(v.y));
+  }
 };
 struct Int32Pair {  // the sums themselves
   using Element = std::uint32_t;
@@ -214,8 +209,8 @@ class Scaling {
     for (int i = 0; i < kPerThread; ++i) {
       const int column = static_cast<int>(threadIdx.x) % kWarpgroup + i * kWarpgroup;
       if (column >= kColumns) break;
-      shared_store(columns + column * 4, __float_as_uint(scale_[i]));
-      if (biased) shared_store(columns + (kColumns + column) * 4, __float_as_uint(bias_[i]));
+      ptx::store_shared(columns + column * 4, __float_as_uint(scale_[i]));
+      if (biased) ptx::store_shared(columns + (kColumns + column) * 4, __float_as_uint(bias_[i]));
     }
     meet(barrier_of(kOwn, warpgroup), kWarpgroup);
     columns_ = columns;
@@ -272,8 +267,8 @@ __device__ __forceinline__ void stage_as(const std::int32_t (&sums)[kColumns / 2
         const std::uint32_t upper = piece + P::at(row, byte), lower = piece + P::at(row + 8, byte);
         const std::int32_t* s = &sums[(first + batch + i * 8) / 2];
         if constexpr (std::is_same_v<Pair, Int32Pair>) {
-          shared_store(upper, static_cast<std::uint32_t>(s[0]), static_cast<std::uint32_t>(s[1]));
-          shared_store(lower, static_cast<std::uint32_t>(s[2]), static_cast<std::uint32_t>(s[3]));
+          ptx::store_shared(upper, static_cast<std::uint32_t>(s[0]), static_cast<std::uint32_t>(s[1]));
+          ptx::store_shared(lower, static_cast<std::uint32_t>(s[2]), static_cast<std::uint32_t>(s[3]));
         } else {
           Pair::store(upper, scaling.template scaled<kBiased>(s, scales[i], biases[i], 0));
           Pair::store(lower, scaling.template scaled<kBiased>(s + 2, scales[i], biases[i], 1));

@@ -1,4 +1,4 @@
-// What kernels that quantize activations share: values out of their bits, a block's largest magnitude, and rounding.
+// What kernels that quantize activations share: a block's largest magnitude, and rounding.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -7,10 +7,6 @@
 
 namespace octavo::cuda {
 
-__device__ __forceinline__ float scale_of_bits(unsigned bits, DType type) {
-  return type == DType::kFloat16 ? Element<__half>::value(bits) : Element<__nv_bfloat16>::value(bits);
-}
-
 struct ScaleRows {
   const std::uint8_t* data;
   std::int64_t stride;  // bytes
@@ -24,7 +20,8 @@ struct ScaleRows {
   __device__ __forceinline__ float at(std::int64_t row, std::int64_t group) const {
     const std::uint8_t* p = place(row, group);
     if (!has_16_bits()) return __ldg(reinterpret_cast<const float*>(p));
-    return scale_of_bits(__ldg(reinterpret_cast<const unsigned short*>(p)), type);
+    const unsigned bits = __ldg(reinterpret_cast<const unsigned short*>(p));
+    return type == DType::kFloat16 ? Element<__half>::value(bits) : Element<__nv_bfloat16>::value(bits);
   }
 };
 

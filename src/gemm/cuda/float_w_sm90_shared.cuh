@@ -1,0 +1,69 @@
+// Where everything of a weight-only kernel of Hopper stands in shared memory: see float_w_sm90_kernel.cuh.
+#pragma once
+
+#include "core/ptx.cuh"
+#include "gemm/cuda/float_w_sm90_factors.cuh"
+#include "gemm/cuda/float_w_sm90_store.cuh"
+
+namespace octavo::sm90 {
+
+inline constexpr int kMaxFloatWStages = 16;
+
+// Where everything stands in shared memory, as addresses of it.
+template <class F>
+struct FloatWShared {
+  std::uint32_t x_box_bytes, stage_bytes, ring, staging, full, empty;
+  std::uint32_t ready, sums;  // barriers: the other CTAs of the cluster take sums, and theirs are there
+  std::uint32_t exacts;
+
+  // Products read kTokens rows of x even where a box holds fewer; what they read instead is not stored. Where a cluster
+  // divides K, the ring holds all CTAs' sums of a part of the tile afterwards, parts being rounded up.
+  __host__ __device__ static constexpr int bytes(int x_box, int stages) {
+    return ring_bytes(x_box, stages) + 2 * F::kPieces * kPieceBytes + 2 * (stages + 1) * 8 + stages * kFactorWarps * 4;
+  }
+  __host__ __device__ static constexpr int ring_bytes(int x_box, int stages) {
+    constexpr int kSumBytes = (F::kTokens + 3 * 8) * kChannels * 4;
+    const int bytes = stages * stage_size(x_box) + slack(x_box);
+    return bytes < kSumBytes ? kSumBytes : bytes;
+  }
+  __host__ __device__ static constexpr int stage_size(int x_box) {
+    return F::kXBoxes * x_box * 128 + F::kWeightBytes + F::kFactorBytes;
+  }
+  // The last stage's weights are read too.
+  __host__ __device__ static constexpr int slack(int x_box) {
+    const int beyond = (F::kTokens - x_box) * 128 - F::kWeightBytes;
+    return beyond > 0 ? (beyond + 1023) / 1024 * 1024 : 0;
+  }
+
+  __device__ FloatWShared(const FloatWArguments& a, const void* memory) {
+    x_box_bytes = a.x_box * 128;
+    stage_bytes = stage_size(a.x_box);
+    ring = shared_address(memory);
+    staging = ring + ring_bytes(a.x_box, a.stages);
+    full = staging + 2 * F::kPieces * kPieceBytes;
+    empty = full + a.stages * 8;
+    ready = empty + a.stages * 8;
+    sums = ready + 8;
+    exacts = sums + 8;
+  }
+
+  __device__ std::uint32_t x(int stage) const { return ring + stage * stage_bytes; }
+  __device__ std::uint32_t w(int stage) const { return x(stage) + F::kXBoxes * x_box_bytes; }
+  __device__ std::uint32_t factors(int stage) const { return w(stage) + F::kWeightBytes; }
+  // Whether no scale of a stage's channels of a warpgroup has a low part. One warp makes the factors of each.
+  __device__ void set_exact(int stage, int warpgroup, bool value) const {
+    ptx::store_shared(exact_at(stage, warpgroup), static_cast<std::uint32_t>(value));
+  }
+  __device__ int exact(int stage, int warpgroup) const {
+    int value;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(value) : "r"(exact_at(stage, warpgroup)) : "memory");
+    return value;
+  }
+  __device__ std::uint32_t exact_at(int stage, int warpgroup) const {
+    static_assert(kFactorWarps == 2);
+    return exacts + (stage * kFactorWarps + warpgroup) * 4;
+  }
+  __device__ std::uint32_t copied_bytes(int x_box) const { return F::kXBoxes * x_box * 128 + F::kWeightBytes; }
+};
+
+}  // namespace octavo::sm90
