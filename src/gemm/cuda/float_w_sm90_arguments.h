@@ -1,6 +1,8 @@
 // What the weight-only kernel of Hopper is launched with.
 #pragma once
 
+#include <cuda.h>
+
 #include <cstdint>
 
 #include "core/rows.cuh"
@@ -33,6 +35,11 @@ struct FloatWArguments {
   cuda::Epilogue bias;  // of which that is used alone
 
   __host__ __device__ int channel_row(int n) const { return per_tensor ? 0 : n < N ? n : N - 1; }
+};
+
+// Boxes of what is copied. x: of wide tiles, and of narrow ones; y: kPieceTokens tokens, and kBoxTokens.
+struct FloatWMaps {
+  CUtensorMap x, narrow_x, w, y, y_boxes;
 };
 
 }  // namespace octavo::sm90

@@ -37,23 +37,22 @@ namespace octavo::sm90 {
 
 // --- Copying ------------------------------------------------------------------------------------------------------------
 
-// narrow_x: boxes of narrow tiles.
 template <class F>
-__device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const CUtensorMap& x, const CUtensorMap& narrow_x,
-                                            const CUtensorMap& w, const FloatWShared<F>& shared) {
+__device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const FloatWMaps& maps,
+                                            const FloatWShared<F>& shared) {
   FloatWTiles<F> tiles(a);
   const auto expect = [&](int stage) {
     barrier_expect(shared.full + stage * 8, shared.copied_bytes(tiles.narrow() ? a.narrow_box : a.x_box));
   };
   const auto copy_x = [&](int stage, int m, int block) {
-    const CUtensorMap& boxes = tiles.narrow() ? narrow_x : x;
+    const CUtensorMap& boxes = tiles.narrow() ? maps.narrow_x : maps.x;
 #pragma unroll
     for (int box = 0; box < F::kXBoxes; ++box) {
       copy_box(shared.x(stage) + box * shared.x_box_bytes, boxes, block * F::kBlockK + box * 64, m, shared.full + stage * 8);
     }
   };
   const auto copy_w = [&](int stage, int n, int block) {
-    copy_box(shared.w(stage), w, block * F::kRowBytes, n, shared.full + stage * 8);
+    copy_box(shared.w(stage), maps.w, block * F::kRowBytes, n, shared.full + stage * 8);
   };
   int m = 0, n = 0;
   bool any = tiles.next(m, n);
@@ -103,8 +102,8 @@ __device__ __forceinline__ void make_factors(const FloatWArguments& a, const Flo
 
 // Scales, rounds and stores the sums that this CTA alone has.
 template <class F, class Out>
-__device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], Out& out, const ChannelScaling& scaling,
-                                           int m) {
+__device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], const Out& out,
+                                           const ChannelScaling& scaling, int m) {
 #pragma unroll
   for (int first = 0; first < F::kTokens; first += Out::kTokens) {
     const int count = F::kTokens - first < Out::kTokens ? F::kTokens - first : Out::kTokens;
@@ -122,7 +121,7 @@ __device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], 
 // to where its ring was.
 template <class F, class Out>
 __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, const FloatWShared<typename F::Layout>& shared,
-                                                  const float (&sums)[F::kTokens / 2], Out& out,
+                                                  const float (&sums)[F::kTokens / 2], const Out& out,
                                                   const ChannelScaling& scaling, int m) {
   constexpr int kEights = F::kTokens / 8, kEight = 256 * 16;  // and bytes of eight tokens' sums
   const int part = (kEights + a.cluster - 1) / a.cluster, rank = static_cast<int>(cluster_rank()), thread = threadIdx.x;
@@ -161,9 +160,7 @@ __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, cons
   for (int first = begin; first < end; first += kAtOnce) {
     const int count = min(end - first, kAtOnce);
     out.begin();
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      if (i >= count) break;
+    for (int i = 0; i < count; ++i) {
       const std::uint32_t from = mine + (first - begin + i) * kEight;
       float4 total = load_four(from);
       for (int other = 1; other < a.cluster; ++other) {
@@ -177,9 +174,10 @@ __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, cons
 }
 
 // A tile from (m, n) on, of the kind F. waited: for the kernel in front.
-template <class F, class Tiles, class Out>
-__device__ __forceinline__ void multiply_tile(const FloatWArguments& a, const FloatWShared<typename F::Layout>& shared,
-                                              const Tiles& tiles, int m, int n, Stage& stage, bool& waited, Out& out) {
+template <class F, class Tiles>
+__device__ __forceinline__ void multiply_tile(const FloatWArguments& a, const FloatWMaps& maps,
+                                              const FloatWShared<typename F::Layout>& shared, const Tiles& tiles, int m,
+                                              int n, Stage& stage, bool& waited) {
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const int channels = n + warpgroup * 64, channel = channels + thread / 32 * 16 + thread % 32 / 4;
   const ChannelFactors factors(a, channel, channel + 8);
@@ -207,48 +205,58 @@ __device__ __forceinline__ void multiply_tile(const FloatWArguments& a, const Fl
   ptx::wait_for_predecessor();
   if (!waited) load_bias();
   waited = true;
-  out.at(channels, tiles.own());
-  if (!tiles.divided()) {
-    store_sums<F>(sums, out, scaling, m);
-  } else {
-    store_shared_sums<F>(a, shared, sums, out, scaling, m);
+  const auto store = [&](auto y) {
+    constexpr int kPieces = F::Layout::kPieces;
+    const std::uint32_t staging = shared.staging + warpgroup * kPieces * kPieceBytes;
+    const Output<decltype(y), kPieces> out(a, maps, staging, tiles.own(), channels);
+    if (!tiles.divided()) {
+      store_sums<F>(sums, out, scaling, m);
+    } else {
+      store_shared_sums<F>(a, shared, sums, out, scaling, m);
+    }
+  };
+  switch (a.y_dtype) {
+    case DType::kFloat16:
+      return store(__half());
+    case DType::kBFloat16:
+      return store(__nv_bfloat16());
+    default:
+      return store(float());
   }
 }
 
-template <class F, bool kFloat32>
-__device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const FloatWShared<F>& shared,
-                                               const CUtensorMap& y) {
+template <class F>
+__device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const FloatWMaps& maps,
+                                               const FloatWShared<F>& shared) {
   FloatWTiles<F> tiles(a);
   Stage stage;
   if (!a.constant_w) ptx::wait_for_predecessor();
   bool waited = !a.constant_w;
-  Output<F, kFloat32> out(a, y, shared.staging + static_cast<int>(threadIdx.x) / 128 * F::kPieces * kPieceBytes);
   for (int m, n; tiles.next(m, n);) {
     if constexpr (F::kHasNarrow) {
       if (tiles.narrow()) {
-        multiply_tile<typename F::Narrow>(a, shared, tiles, m, n, stage, waited, out);
+        multiply_tile<typename F::Narrow>(a, maps, shared, tiles, m, n, stage, waited);
         continue;
       }
     }
-    multiply_tile<F>(a, shared, tiles, m, n, stage, waited, out);
+    multiply_tile<F>(a, maps, shared, tiles, m, n, stage, waited);
   }
   ptx::wait_for_predecessor();
-  out.finish();
+  if (threadIdx.x % 128 == 0) copies_read<0>();  // before the staging ends with the CTA
 }
 
 template <class F>
 __global__ void __launch_bounds__(384, 1)
-    float_w_kernel(const __grid_constant__ FloatWArguments a, const __grid_constant__ CUtensorMap x,
-                   const __grid_constant__ CUtensorMap narrow_x, const __grid_constant__ CUtensorMap w,
-                   const __grid_constant__ CUtensorMap y) {
+    float_w_kernel(const __grid_constant__ FloatWArguments a, const __grid_constant__ FloatWMaps maps) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) std::uint8_t memory[];
   const FloatWShared<F> shared(a, memory);
   if (threadIdx.x == 0) {
-    prefetch_tensor_map(x);
-    if (F::kHasNarrow) prefetch_tensor_map(narrow_x);
-    prefetch_tensor_map(w);
-    prefetch_tensor_map(y);
+    prefetch_tensor_map(maps.x);
+    if (F::kHasNarrow) prefetch_tensor_map(maps.narrow_x);
+    prefetch_tensor_map(maps.w);
+    prefetch_tensor_map(maps.y);
+    prefetch_tensor_map(maps.y_boxes);
     for (int stage = 0; stage < a.stages; ++stage) {
       barrier_init(shared.full + stage * 8, F::kChanges > 0 ? 1 + kFactorWarps : 1);  // who copies, and makes factors
       barrier_init(shared.empty + stage * 8, 8);                                      // warps that multiply
@@ -263,14 +271,10 @@ __global__ void __launch_bounds__(384, 1)
   if (a.cluster > 1) cluster_begun();
   if (threadIdx.x < 256) {
     take_registers<F::kRegisters>();
-    if (a.y_dtype == DType::kFloat32) {
-      multiply_tiles<F, true>(a, shared, y);
-    } else {
-      multiply_tiles<F, false>(a, shared, y);
-    }
+    multiply_tiles<F>(a, maps, shared);
   } else {
     give_registers<3 * 168 - 2 * F::kRegisters>();
-    if (threadIdx.x == 256) copy_blocks<F>(a, x, narrow_x, w, shared);
+    if (threadIdx.x == 256) copy_blocks<F>(a, maps, shared);
     if constexpr (F::kChanges > 0) {
       const int warp = static_cast<int>(threadIdx.x) / 32 - 9, lane = static_cast<int>(threadIdx.x) % 32;
       if (warp >= 0 && warp < kFactorWarps) {

@@ -32,24 +32,25 @@ void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& til
   while (s.stages < kMaxFloatWStages && Shared::bytes(s.x_box, s.stages + 1) <= gpu->max_shared_memory) ++s.stages;
   const int element_bytes = bits_of(a.y.dtype) / 8;
   const std::int64_t w_bytes = row_bytes(a.w.q.dtype, s.K);
-  CUtensorMap x = {}, narrow_x = {}, w = {}, y = {};
+  FloatWMaps maps = {};
   const auto map_x = [&](int tokens, CUtensorMap& map) {
     return cuda::map_tensor(a.x.data, 2, s.M, s.K, a.x.stride, {64, tokens, 128}, map);
   };
-  if (!map_x(s.x_box, x)) return;
-  narrow_x = x;  // also where all columns are narrow, or none
-  if (narrow_columns > 0 && s.narrow_box < s.x_box && !map_x(s.narrow_box, narrow_x)) return;
-  if (!cuda::map_tensor(a.w.q.data, 1, s.N, w_bytes, a.w.q.stride, {F::kRowBytes, kChannels, F::kRowBytes}, w)) return;
-  if (s.y_by_copy_engine &&
-      !cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {128 / element_bytes, kBoxTokens, 128}, y)) {
-    return;
-  }
+  if (!map_x(s.x_box, maps.x)) return;
+  maps.narrow_x = maps.x;  // also where all columns are narrow, or none
+  if (narrow_columns > 0 && s.narrow_box < s.x_box && !map_x(s.narrow_box, maps.narrow_x)) return;
+  const cuda::Box w_box = {F::kRowBytes, kChannels, F::kRowBytes};
+  if (!cuda::map_tensor(a.w.q.data, 1, s.N, w_bytes, a.w.q.stride, w_box, maps.w)) return;
+  const auto map_y = [&](int tokens, CUtensorMap& map) {
+    return cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {128 / element_bytes, tokens, 128}, map);
+  };
+  if (s.y_by_copy_engine && !(map_y(128 / element_bytes, maps.y) && map_y(kBoxTokens, maps.y_boxes))) return;
   int tiles = ceil_div(s.M, F::kTokens) * s.wide_columns;
   if constexpr (F::kHasNarrow) tiles += ceil_div(s.M, F::Narrow::kTokens) * narrow_columns;
   const int ctas = tile.rounds == 0 ? tiles * tile.cluster : gpu->num_sms / tile.cluster * tile.cluster;
   cuda::launch(float_w_kernel<F>, dim3(static_cast<unsigned>(ctas)), dim3(384),
                static_cast<std::size_t>(Shared::bytes(s.x_box, s.stages)), a.stream,
-               {.cluster = dim3(static_cast<unsigned>(tile.cluster))}, s, x, narrow_x, w, y);
+               {.cluster = dim3(static_cast<unsigned>(tile.cluster))}, s, maps);
 }
 
 // Sums of groups are for few tokens; of more, weights are rounded.

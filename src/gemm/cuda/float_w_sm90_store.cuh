@@ -10,14 +10,17 @@ namespace octavo::sm90 {
 
 inline constexpr int kPieceBytes = 64 * 128;
 
-// Tokens of a piece, of all 64 channels of a warpgroup each. It consists of boxes of kBoxTokens tokens and 128 bytes a row:
-// one after the other of 16-bit elements, by twos of fp32.
-__host__ __device__ constexpr int piece_tokens(int element_bytes) { return element_bytes == 2 ? 64 : 32; }
+// Tokens of a piece, of all 64 channels of a warpgroup each: a box of as many rows of 128 bytes, or two of float32, channels
+// 0 to 31 and the others. A whole one is written to y at once: 32 boxes of 8 tokens in place of four of 64 took the thread
+// that asks for them 4 % of the time of 2048 tokens with K = 4096.
+template <class Y>
+inline constexpr int kPieceTokens = 128 / static_cast<int>(sizeof(Y));
+// Of boxes that are written where less than a piece is to be.
 inline constexpr int kBoxTokens = 8;
-inline constexpr int kBoxBytes = kBoxTokens * 128;
 
 // Barriers: kOwnChannels + w is warpgroup w's own, kBoth one of both.
 enum FloatWMeeting { kOwnChannels = 1, kBoth = 3 };
+
 // Scale and bias of a thread's two channels.
 struct ChannelScaling {
   float scale[2], bias[2];
@@ -28,109 +31,100 @@ struct ChannelScaling {
   }
 };
 
-// A warpgroup's way to y, by way of F::kPieces pieces, used in turn.
-template <class F, bool kFloat32>
+__device__ __forceinline__ std::uint32_t rounded(__half /*y*/, float first, float second) {
+  std::uint32_t pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
+}
+__device__ __forceinline__ std::uint32_t rounded(__nv_bfloat16 /*y*/, float first, float second) {
+  std::uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
+}
+
+// A warpgroup's way to y of elements Y, kPieces pieces at a time. maps: of boxes of a piece, and of kBoxTokens tokens.
+template <class Y, int kPieces>
 class Output {
  public:
-  static constexpr int kElementBytes = kFloat32 ? 4 : 2;
-  static constexpr int kTokens = piece_tokens(kElementBytes);
+  static constexpr int kPiece = kPieceTokens<Y>;
+  static constexpr int kTokens = kPieces * kPiece;  // at a time
 
-  __device__ Output(const FloatWArguments& a, const CUtensorMap& y, std::uint32_t staging)
-      : a_(a), y_(y), staging_(staging), thread_(static_cast<int>(threadIdx.x) % 128) {}
+  // The first token that is stored, and the warpgroup's first channel.
+  __device__ __forceinline__ Output(const FloatWArguments& a, const FloatWMaps& maps, std::uint32_t staging, int first,
+                                    int n)
+      : a_(a), maps_(maps), staging_(staging), first_(first), n_(n), thread_(static_cast<int>(threadIdx.x) % 128) {}
 
-  // The warpgroup's first channel, and the first token that is stored.
-  __device__ __forceinline__ void at(int n, int first) { n_ = n, first_ = first; }
-
-  // Until the place of the next piece is free.
-  __device__ __forceinline__ void begin() {
-    if (thread_ == 0) copies_read<F::kPieces - 1>();
-    meet(kOwnChannels + warpgroup(), 128);
-  }
-
-  // Eight tokens' outputs, from the piece's token on.
-  __device__ __forceinline__ void put(int token, float4 v) {
-    const std::uint32_t piece = staging_ + turn_ * kPieceBytes;
-    const int lane = thread_ % 32, warp = thread_ / 32;
-    if constexpr (kFloat32) {
-      const int t = token + lane % 4 * 2, channel = warp * 16 + lane / 4;
-      put_float(piece, t, channel, v.x);
-      put_float(piece, t + 1, channel, v.y);
-      put_float(piece, t, channel + 8, v.z);
-      put_float(piece, t + 1, channel + 8, v.w);
-    } else {
-      const int row = token + lane % 8, chunk = warp * 2 + lane / 8 % 2;
-      store_transposed(piece + row * 128 + ((chunk ^ (row & 7)) << 4), rounded(v.x, v.y), rounded(v.z, v.w));
-    }
-  }
-
-  // The piece is whole, with so many tokens, a multiple of kBoxTokens: m and on of y.
-  __device__ __forceinline__ void end(int m, int tokens) {
-    const std::uint32_t piece = staging_ + turn_ * kPieceBytes;
-    fence_for_copy_engine();
-    meet(kOwnChannels + warpgroup(), 128);
-    if (!a_.y_by_copy_engine) {
-      store_elements(piece, m, tokens);
-    } else if (thread_ == 0 && n_ < a_.N) {
-      for (int token = max(first_ - m, 0); token < tokens && m + token < a_.M; token += kBoxTokens) {
-        const std::uint32_t box = piece + token * (kFloat32 ? 256 : 128);
-        write_box(y_, n_, m + token, box);
-        if (kFloat32 && n_ + 32 < a_.N) write_box(y_, n_ + 32, m + token, box + kBoxBytes);
-      }
-    }
-    if (thread_ == 0) copies_commit();
-    turn_ = (turn_ + 1) % F::kPieces;
-  }
-
-  // Before the staging ends with the CTA.
-  __device__ __forceinline__ void finish() {
+  // Until what was staged before has been read.
+  __device__ __forceinline__ void begin() const {
     if (thread_ == 0) copies_read<0>();
+    meet_own();
+  }
+
+  // Eight tokens' outputs, from `token` of those at a time on.
+  __device__ __forceinline__ void put(int token, float4 v) const {
+    const int lane = thread_ % 32, warp = thread_ / 32;
+    if constexpr (sizeof(Y) == 4) {
+      const int t = token + lane % 4 * 2, channel = warp * 16 + lane / 4;
+      put_float(t, channel, v.x);
+      put_float(t + 1, channel, v.y);
+      put_float(t, channel + 8, v.z);
+      put_float(t + 1, channel + 8, v.w);
+    } else {
+      store_transposed(at(token + lane % 8, warp * 16 + lane / 8 % 2 * 8), rounded(Y(), v.x, v.y), rounded(Y(), v.z, v.w));
+    }
+  }
+
+  // So many tokens are staged, a multiple of kBoxTokens: m and on of y.
+  __device__ __forceinline__ void end(int m, int tokens) const {
+    fence_for_copy_engine();
+    meet_own();
+    if (!a_.y_by_copy_engine) return store_elements(m, tokens);
+    if (thread_ != 0 || n_ >= a_.N) return;
+    for (int token = max(first_ - m, 0); token < tokens && m + token < a_.M;) {
+      const bool whole = token % kPiece == 0 && tokens - token >= kPiece;
+      write(whole ? maps_.y : maps_.y_boxes, m, token);
+      token += whole ? kPiece : kBoxTokens;
+    }
+    copies_commit();
   }
 
  private:
-  __device__ __forceinline__ int warpgroup() const { return static_cast<int>(threadIdx.x) / 128; }
+  __device__ __forceinline__ void meet_own() const { meet(kOwnChannels + static_cast<int>(threadIdx.x) / 128, 128); }
 
-  __device__ __forceinline__ std::uint32_t rounded(float first, float second) const {
-    std::uint32_t pair;
-    if (a_.y_dtype == DType::kBFloat16) {
-      asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
-    } else {
-      asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
-    }
-    return pair;
+  // Where an element is staged. Chunks of 16 bytes are swizzled by the copy engine.
+  __device__ __forceinline__ std::uint32_t at(int token, int channel) const {
+    constexpr int kBytes = static_cast<int>(sizeof(Y)), kInRow = 128 / kBytes;
+    const int row = channel / kInRow * kPiece + token % kPiece;
+    return staging_ + token / kPiece * kPieceBytes + row * 128 + ((channel % kInRow * kBytes) ^ ((token & 7) << 4));
+  }
+  __device__ __forceinline__ void put_float(int token, int channel, float v) const {
+    ptx::store_shared(at(token, channel), __float_as_uint(v));
   }
 
-  __device__ __forceinline__ std::uint32_t float_at(std::uint32_t piece, int token, int channel) const {
-    const int box = token / kBoxTokens * 2 + channel / 32, row = token % kBoxTokens;
-    return piece + box * kBoxBytes + row * 128 + ((channel % 32 * 4) ^ (row << 4));
-  }
-  __device__ __forceinline__ void put_float(std::uint32_t piece, int token, int channel, float v) const {
-    asm volatile("st.shared.f32 [%0], %1;" ::"r"(float_at(piece, token, channel)), "f"(v) : "memory");
+  __device__ __forceinline__ void write(const CUtensorMap& map, int m, int token) const {
+    write_box(map, n_, m + token, at(token, 0));
+    if (sizeof(Y) == 4 && n_ + 32 < a_.N) write_box(map, n_ + 32, m + token, at(token, 32));
   }
 
   // For rows that the copy engine cannot write.
-  __device__ void store_elements(std::uint32_t piece, int m, int tokens) const {
+  __device__ void store_elements(int m, int tokens) const {
     for (int i = thread_; i < tokens * 64; i += 128) {
       const int token = i / 64, channel = i % 64;
       if (m + token < first_ || m + token >= a_.M || n_ + channel >= a_.N) continue;
-      char* row = static_cast<char*>(a_.y) + (m + token) * a_.y_stride;
-      if constexpr (kFloat32) {
-        float v;
-        asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(float_at(piece, token, channel)) : "memory");
-        reinterpret_cast<float*>(row)[n_ + channel] = v;
+      Y* row = reinterpret_cast<Y*>(static_cast<char*>(a_.y) + (m + token) * a_.y_stride);
+      if constexpr (sizeof(Y) == 4) {
+        asm volatile("ld.shared.f32 %0, [%1];" : "=f"(row[n_ + channel]) : "r"(at(token, channel)) : "memory");
       } else {
-        std::uint16_t v;
-        const std::uint32_t from = piece + token * 128 + ((channel * 2) ^ ((token & 7) << 4));
-        asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(from) : "memory");
-        reinterpret_cast<std::uint16_t*>(row)[n_ + channel] = v;
+        auto& bits = reinterpret_cast<std::uint16_t&>(row[n_ + channel]);
+        asm volatile("ld.shared.u16 %0, [%1];" : "=h"(bits) : "r"(at(token, channel)) : "memory");
       }
     }
   }
 
   const FloatWArguments& a_;
-  const CUtensorMap& y_;
+  const FloatWMaps& maps_;
   std::uint32_t staging_;
-  int thread_;
-  int n_ = 0, first_ = 0, turn_ = 0;
+  int first_, n_, thread_;
 };
 
 }  // namespace octavo::sm90
