@@ -70,6 +70,7 @@ Tensor products(const Tensor& x, const MatrixView& rows, const std::vector<Layer
     a.x = rows;
     a.y = out.slice_columns(first, last);
     a.constant_w = constant;
+    a.small_kernel_next = layer == layers.end();  // in a model, which is where products are joined
 #if OCTAVO_HAVE_CUDA
     if (rows.device.type == DeviceType::kCuda) a.stream = stream_on(rows.device);
 #endif
