@@ -1,6 +1,7 @@
 """Times of CUDA work as a model sees it: replays of CUDA graphs, on weights that are read cold."""
 
 import math
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,12 +56,15 @@ def rotating(call: Callable[[int], object], calls: int) -> Callable[[], object]:
 
 def compare(works: dict[str, tuple[Callable[[], object], int]], repeats: int) -> dict[str, tuple[float, float]]:
     """name → microseconds a call, median, and their spread. Of each a graph of some calls is replayed; graphs take
-    turns, so that clocks and temperature are the same for all."""
+    turns, so that clocks and temperature are the same for all. In an order that changes: after one that draws little
+    power, the next runs at a higher clock."""
     graphs = {name: Graph(work) for name, (work, _) in works.items()}
     us = {name: [] for name in works}
+    order, shuffle = list(works), random.Random(0).shuffle
     for repeat in range(repeats + 1):
-        for name, graph in graphs.items():
-            time = graph.us() / works[name][1]
+        shuffle(order)
+        for name in order:
+            time = graphs[name].us() / works[name][1]
             if repeat > 0:
                 us[name].append(time)
     return {name: median_and_spread(times) for name, times in us.items()}
