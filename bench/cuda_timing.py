@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from common import facts, median_and_spread
 
+_random = random.Random(0)
+
 COLD_BYTES = (
     256 << 20
 )  # copies of a weight take more than this: then each has left the caches when it is its turn again
@@ -60,9 +62,9 @@ def compare(works: dict[str, tuple[Callable[[], object], int]], repeats: int) ->
     power, the next runs at a higher clock."""
     graphs = {name: Graph(work) for name, (work, _) in works.items()}
     us = {name: [] for name in works}
-    order, shuffle = list(works), random.Random(0).shuffle
+    order = list(works)
     for repeat in range(repeats + 1):
-        shuffle(order)
+        _random.shuffle(order)
         for name in order:
             time = graphs[name].us() / works[name][1]
             if repeat > 0:

@@ -17,7 +17,7 @@ struct Arguments {
   Stream stream = {};        // where a CUDA kernel is launched
   float alpha = 1;           // on CUDA in place of w.scale, where that has no data; x_scale then counts as 1 if it has none
   bool constant_w = false;   // the kernels in front of this one on the stream do not write w: it may be read before they end
-  bool small_kernel_next = false;  // behind it on the stream stands one of few blocks, such as a norm, then the next product
+  bool small_kernel_next = false;  // the next kernel is small, such as silu(gate) · up; behind it stands a product
 };
 
 }  // namespace octavo

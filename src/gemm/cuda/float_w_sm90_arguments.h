@@ -17,7 +17,7 @@ struct FloatWArguments {
   void* y;
   std::int64_t y_stride;  // bytes
   DType y_dtype;
-  bool y_by_copy_engine;  // its map is valid: y, its rows and their lengths are multiples of 16 bytes
+  bool y_by_copy_engine;  // its maps are valid: y, its rows and their lengths are multiples of 16 bytes
   int stages;             // of the ring
   int x_box;              // rows of x that a stage has room for
   int narrow_box;         // those of a narrow tile
@@ -37,7 +37,7 @@ struct FloatWArguments {
   __host__ __device__ int channel_row(int n) const { return per_tensor ? 0 : n < N ? n : N - 1; }
 };
 
-// Boxes of what is copied. x: of wide tiles, and of narrow ones; y: kPieceTokens tokens, and kBoxTokens.
+// Boxes of what is copied. x: of wide tiles, and of narrow ones; y: of a piece, and of kBoxTokens tokens.
 struct FloatWMaps {
   CUtensorMap x, narrow_x, w, y, y_boxes;
 };

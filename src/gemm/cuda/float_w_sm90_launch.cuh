@@ -44,7 +44,7 @@ void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& til
   const auto map_y = [&](int tokens, CUtensorMap& map) {
     return cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {128 / element_bytes, tokens, 128}, map);
   };
-  if (s.y_by_copy_engine && !(map_y(128 / element_bytes, maps.y) && map_y(kBoxTokens, maps.y_boxes))) return;
+  if (s.y_by_copy_engine && !(map_y(piece_tokens(element_bytes), maps.y) && map_y(kBoxTokens, maps.y_boxes))) return;
   int tiles = ceil_div(s.M, F::kTokens) * s.wide_columns;
   if constexpr (F::kHasNarrow) tiles += ceil_div(s.M, F::Narrow::kTokens) * narrow_columns;
   const int ctas = tile.rounds == 0 ? tiles * tile.cluster : gpu->num_sms / tile.cluster * tile.cluster;

@@ -11,11 +11,10 @@ namespace octavo::sm90 {
 inline constexpr int kPieceBytes = 64 * 128;
 
 // Tokens of a piece, of all 64 channels of a warpgroup each: a box of as many rows of 128 bytes, or two of float32, channels
-// 0 to 31 and the others. A whole one is written to y at once: 32 boxes of 8 tokens in place of four of 64 took the thread
-// that asks for them 4 % of the time of 2048 tokens with K = 4096.
-template <class Y>
-inline constexpr int kPieceTokens = 128 / static_cast<int>(sizeof(Y));
-// Of boxes that are written where less than a piece is to be.
+// 0 to 31 and the others. A whole one is written to y at once: asking for boxes of 8 tokens held up both warpgroups, since
+// the one that asks for them multiplies too.
+__host__ __device__ constexpr int piece_tokens(int element_bytes) { return 128 / element_bytes; }
+// Of boxes that are written where a piece is not whole.
 inline constexpr int kBoxTokens = 8;
 
 // Barriers: kOwnChannels + w is warpgroup w's own, kBoth one of both.
@@ -42,11 +41,11 @@ __device__ __forceinline__ std::uint32_t rounded(__nv_bfloat16 /*y*/, float firs
   return pair;
 }
 
-// A warpgroup's way to y of elements Y, kPieces pieces at a time. maps: of boxes of a piece, and of kBoxTokens tokens.
+// A warpgroup's way to y of elements Y, kPieces pieces at a time.
 template <class Y, int kPieces>
 class Output {
  public:
-  static constexpr int kPiece = kPieceTokens<Y>;
+  static constexpr int kPiece = piece_tokens(sizeof(Y));
   static constexpr int kTokens = kPieces * kPiece;  // at a time
 
   // The first token that is stored, and the warpgroup's first channel.

@@ -42,8 +42,9 @@ enum class Scaling : std::uint8_t {
   kRoundedShort,
 };
 
-// Cycles of an SM. Fitted to the times of every tile and division on an H100. Of many rounds its clock falls to what its
-// power allows, and of large tiles those for which less is copied go ahead.
+// Cycles of an SM. Fitted to the times of every tile and division on an H100, when y still left in boxes of 8 tokens, which
+// made `end` more. Of many rounds its clock falls to what its power allows, and of large tiles those for which less is
+// copied go ahead.
 struct TileCost {
   int tokens;
   double cycles[5];  // of 64 along K, by Scaling; that of a tile that is not made is large
