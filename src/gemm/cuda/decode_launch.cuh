@@ -88,9 +88,8 @@ void launch_kind(const Arguments& a, DecodeArguments d) {
   d = alone ? with_stages(rounds <= 2 ? 1 : long_run ? kStagesOfLongRun : kStagesAlone, kMaxShared) : beside;
   const bool late =
       Kind::kStartsNextLate && !alone && rounds >= kFewRounds && (a.small_kernel_next || rounds <= kManyRounds);
-  d.next_before = late                         ? a.small_kernel_next ? kNextButOneBefore : kNextBefore
-                  : alone || d.stages < rounds ? kNextAtOnce
-                                               : kNextAfterWait;
+  d.next_before = alone || d.stages < rounds ? kNextAtOnce : kNextAfterWait;
+  if (late) d.next_before = a.small_kernel_next ? kNextButOneBefore : kNextBefore;
   const int bytes = std::max(Shared<Kind>(d).bytes, alone ? kSharedOfTwo + 1024 : kMoreThanAThird);
   CUtensorMap w = {};
   const std::int64_t row = row_bytes(a.w.q.dtype, d.K);

@@ -2,6 +2,7 @@
 // tokens across, are scaled, rounded, transposed into pieces of y in shared memory, and taken to y from there.
 #pragma once
 
+#include "gemm/cuda/float_w_fragment.cuh"
 #include "gemm/cuda/float_w_sm90_arguments.h"
 #include "gemm/cuda/sm90.cuh"
 #include "gemm/cuda/sm90_float.cuh"
@@ -31,14 +32,10 @@ struct ChannelScaling {
 };
 
 __device__ __forceinline__ std::uint32_t rounded(__half /*y*/, float first, float second) {
-  std::uint32_t pair;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
-  return pair;
+  return bits(__floats2half2_rn(first, second));
 }
 __device__ __forceinline__ std::uint32_t rounded(__nv_bfloat16 /*y*/, float first, float second) {
-  std::uint32_t pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
-  return pair;
+  return bits(__floats2bfloat162_rn(first, second));
 }
 
 // A warpgroup's way to y of elements Y, kPieces pieces at a time.
