@@ -82,13 +82,14 @@ __device__ __forceinline__ Pair as_pair(std::uint32_t v) {
   return reinterpret_cast<const Pair&>(v);
 }
 
-// A constant in a register of the thread's own: an instruction takes one immediate, and the compiler would copy a second one
-// from a uniform register for every use.
-__device__ __forceinline__ std::uint32_t in_register(std::uint32_t constant) {
+// A value in a register of the thread's own, by adding a zero that the compiler takes for unknown: it would compute again
+// what follows from the thread's number for every use, and copy constants from a uniform register where an instruction has
+// more than the one immediate it takes.
+__device__ __forceinline__ std::uint32_t in_register(std::uint32_t known) {
   std::uint32_t value;
-  asm volatile("{\n.reg .b32 zero;\nmov.u32 zero, %%laneid;\nshr.u32 zero, zero, 5;\nor.b32 %0, zero, %1;\n}"
+  asm volatile("{\n.reg .b32 zero;\nmov.u32 zero, %%lanemask_lt;\nshr.u32 zero, zero, 31;\nadd.u32 %0, zero, %1;\n}"
                : "=r"(value)
-               : "r"(constant));
+               : "r"(known));
   return value;
 }
 
@@ -106,9 +107,9 @@ class Convert<__half, kStorage, kTogether> {
   // The exponents are bytes 1 and 3 of the offset, between which a byte of nibbles goes twice.
   __device__ __forceinline__ explicit Convert(int thread) : select_(0x7050 + (kTogether ? thread % 4 * 0x0101 : 0)) {}
 
-  // zero_point is 8 for int4 and 0 for int8.
+  // zero_point is 8 for int4 and 128 for int8.
   __device__ static std::uint32_t offset(int zero_point) {
-    const std::uint32_t zero = kStorage == Storage::kInt8 ? 128 : static_cast<std::uint32_t>(zero_point);
+    const auto zero = static_cast<std::uint32_t>(zero_point);
     return kNibbles ? 0x54006400 + zero * 0x00100001 : 0x64006400 + zero * 0x00010001;
   }
   // Zero points (of nibbles up to 63) reach the two lowest bits of the offset's exponents.
@@ -117,8 +118,7 @@ class Convert<__half, kStorage, kTogether> {
     return __byte_perm(kStorage == Storage::kInt8 ? raw ^ 0x8080 : raw, offset, 0x7150);
   }
   __device__ std::uint32_t pair(std::uint32_t raw, std::uint32_t offset) const {
-    // An immediate for weights one a byte: by 5 % faster at 32 tokens.
-    return bits(__hsub2(as_pair<__half2>(biased(raw, kNibbles ? offset : 0x64646464)), as_pair<__half2>(offset)));
+    return bits(__hsub2(as_pair<__half2>(biased(raw, offset)), as_pair<__half2>(offset)));
   }
 
  private:

@@ -4,8 +4,8 @@
 // The scale stands in two numbers of x's type, s = high + low, and ŵ = d · high + (d · low) with one fused multiply-add,
 // where d = q - z is exact. What high + low miss of s, and the rounding of d · low, are u² |ŵ| at most together with what a
 // rounding to nearest leaves unused of u |ŵ|, u being half a unit of x's type: |error| <= u (1 + u) |ŵ|. A scale that x's
-// type can hold, as checkpoints store them, has low = 0: then ŵ = d · high, rounded correctly, and where all of a stage's
-// scales are such, one multiplication is all.
+// type can hold has low = 0. Scales that are stored in x's type, as checkpoints do, have no low part at all: then ŵ = d · s,
+// rounded correctly, and one multiplication is all.
 //
 // In fp16 the low part of a scale below 8 would be subnormal, if not lost: it would be right to 2^-25, and ŵ to 2^-25 |d|.
 // So such scales are taken 2^12 times, and d 2^-12 times, which costs nothing: other exponents are put in front of the
@@ -19,7 +19,7 @@
 namespace octavo::sm90 {
 
 // What the weights of a row's group are converted with: what is subtracted (as Convert has it), and the parts of the scale,
-// high and low.
+// high and low; or a scale of 16 bits, twice.
 struct GroupFactors {
   std::uint32_t offset, scale;
 };
@@ -29,7 +29,10 @@ struct WideFactors {
   std::uint32_t offset, high, low;
 };
 
+// kExact: of a scale of 16 bits.
+template <bool kExact>
 __device__ __forceinline__ WideFactors widened(const GroupFactors& f) {
+  if constexpr (kExact) return {f.offset, f.scale, 0};
   return {f.offset, __byte_perm(f.scale, 0, 0x1010), __byte_perm(f.scale, 0, 0x3232)};
 }
 
@@ -43,9 +46,7 @@ __device__ __forceinline__ std::uint32_t split_scale(__nv_bfloat16 /*x*/, float 
   return bits(__halves2bfloat162(high, __float2bfloat16_rn(scale - __bfloat162float(high))));
 }
 
-__device__ __forceinline__ bool has_low(const GroupFactors& f) { return f.scale >> 16 != 0; }
-
-// (q - z) · s of a pair. kExact: low = 0.
+// (q - z) · s of a pair.
 template <bool kExact, class Pair>
 __device__ __forceinline__ std::uint32_t scaled(Pair d, const WideFactors& f) {
   if constexpr (kExact) return bits(__hmul2(d, as_pair<Pair>(f.high)));
@@ -61,13 +62,6 @@ struct Rounded<__half, Convert> {
     const bool small = fabsf(scale) < 8;  // twelve less in the exponents of both halves
     return {Convert::offset(zero_point) - (small ? 0x30003000 : 0), split_scale(__half(), small ? scale * 4096 : scale)};
   }
-  // The same for a scale of 16 bits.
-  __device__ __forceinline__ static GroupFactors factors_of_bits(unsigned scale, int zero_point) {
-    const bool small = (scale & 0x7fff) < 0x4800;
-    const __half s = __ushort_as_half(static_cast<unsigned short>(scale));
-    return {Convert::offset(zero_point) - (small ? 0x30003000 : 0),
-            __half_as_ushort(small ? __hmul(s, __float2half(4096)) : s)};
-  }
   template <bool kExact>
   __device__ __forceinline__ static std::uint32_t pair(const Convert& convert, std::uint32_t raw, const WideFactors& f) {
     return scaled<kExact>(__hsub2(as_pair<__half2>(convert.biased(raw, f.offset)), as_pair<__half2>(f.offset)), f);
@@ -78,9 +72,6 @@ template <class Convert>
 struct Rounded<__nv_bfloat16, Convert> {
   __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point) {
     return {Convert::offset(zero_point), split_scale(__nv_bfloat16(), scale)};
-  }
-  __device__ __forceinline__ static GroupFactors factors_of_bits(unsigned scale, int zero_point) {
-    return {Convert::offset(zero_point), scale};
   }
   template <bool kExact>
   __device__ __forceinline__ static std::uint32_t pair(const Convert& convert, std::uint32_t raw, const WideFactors& f) {

@@ -49,12 +49,10 @@ class FactorMaker {
     for (int i = 0; i < 2; ++i) take_next(group_ / 4 + i);
   }
 
-  // A stage's; returns whether any scale has a low part. A stage has one, two or four periods and begins at a multiple of
-  // that, so every fourth group begins with a stage.
-  __device__ __forceinline__ bool make(std::uint32_t to) {
+  // A stage's. It has one, two or four periods and begins at a multiple of that, so every fourth group begins with a stage.
+  __device__ __forceinline__ void make(std::uint32_t to) {
     static_assert(4 % F::kChanges == 0);
     int group = group_ % 4;
-    bool low = false;
 #pragma unroll
     for (int change = 0; change < F::kChanges; ++change, to += F::kChangeBytes) {
 #pragma unroll
@@ -62,9 +60,7 @@ class FactorMaker {
         const float(&s)[4] = four_[i].scales;
         const float scale = (group & 2) != 0 ? (group & 1) != 0 ? s[3] : s[2] : (group & 1) != 0 ? s[1] : s[0];
         const int zero_point = static_cast<int>(four_[i].zero_points >> group * 8 & 255);
-        const typename F::Factors factors = made(scale, zero_point);
-        if constexpr (F::kRounded) low |= has_low(factors);
-        store_factors(factors, to + factor_place(first_row_ + i * 32) * 8);
+        store_factors(made(scale, zero_point), to + factor_place(first_row_ + i * 32) * 8);
       }
       const bool over = --left_ == 0;
       left_ = over ? periods_ : left_;
@@ -72,7 +68,6 @@ class FactorMaker {
     }
     group_ = group_ / 4 * 4 + group;
     if (group == 4) take_next(group_ / 4 + 1);
-    return low;
   }
 
  private:
@@ -124,7 +119,8 @@ class FactorMaker {
 };
 
 // Of scales of 16 bits, of x's type. Their groups are of 32, 64 or 128, an even number: a group is a period, or two where a
-// stage has one. So groups of a stage are a fixed part of those that are loaded together, one of kParts.
+// stage has one. Groups that are over are shifted out of the registers, so that the next stage's are always in the same
+// ones: a stage's factors must take these two warps less time than its products the others.
 template <class F>
 class ShortFactorMaker {
  public:
@@ -137,63 +133,66 @@ class ShortFactorMaker {
   // The channels of a tile from n on, and a period along K where a stage begins.
   __device__ __forceinline__ void begin(int n, int period) {
     n_ = n + first_row_;
-    group_ = period / periods_;
+    const int group = period / periods_;
     left_ = periods_ - period % periods_;
+    group_ = group / kAtOnce * kAtOnce;
 #pragma unroll 1
     for (int i = 0; i < 2; ++i) take_next(group_ / kAtOnce + i);
+#pragma unroll 1
+    while (group_ < group) shift();
   }
 
-  // A stage's; returns whether any scale has a low part: none.
-  __device__ __forceinline__ bool make(std::uint32_t to) {
-    const int part = group_ % kAtOnce / (2 * kWords), first = group_ % (2 * kWords);  // 0, but where a stage has one group
+  // A stage's.
+  __device__ __forceinline__ void make(std::uint32_t to) {
+    const std::uint32_t first = F::kChanges == 1 && group_ % 2 != 0 ? kUpper : kLower;
 #pragma unroll
     for (int i = 0; i < kFactorRows; ++i) {
       const std::uint32_t at = to + factor_place(first_row_ + i * 32) * 8;
-      std::uint32_t scales[kWords];
-#pragma unroll
-      for (int j = 0; j < kWords; ++j) scales[j] = of_part<kWords>(now_[i].scales + j, part);
-      const auto& z = now_[i].zero_points;
-      std::uint32_t zero_points;
-      if constexpr (kWords == 2) {
-        zero_points = of_part<1>(z, part);
-      } else {
-        zero_points = (part < 2 ? z[0] : z[1]) >> group_ % 4 * 8;
-      }
 #pragma unroll
       for (int change = 0; change < F::kChanges; ++change) {
-        const unsigned bits = scales[change / 2] >> (change + first) % 2 * 16 & 0xffff;
-        store_factors(made(bits, static_cast<int>(zero_points >> change * 8 & 255)), at + change * F::kChangeBytes);
+        const std::uint32_t scale = __byte_perm(now_[i].scales[change / 2], 0, change % 2 == 0 ? first : kUpper);
+        const int zero_point = static_cast<int>(now_[i].zero_points[0] >> change * 8 & 255);
+        store_factors(made(scale, zero_point), at + change * F::kChangeBytes);
       }
     }
-    if (--left_ == 0) {
-      left_ = periods_;
-      group_ += F::kChanges;
-      if (group_ % kAtOnce == 0) take_next(group_ / kAtOnce + 1);
-    }
-    return false;
+    if (--left_ > 0) return;
+    left_ = periods_;
+    shift();
+    if (group_ % kAtOnce == 0) take_next(group_ / kAtOnce + 1);
   }
 
  private:
-  static constexpr int kParts = 4;
-  static constexpr int kWords = F::kChanges == 4 ? 2 : 1;  // of a part: two groups' scales each
-  static constexpr int kAtOnce = 2 * kWords * kParts;      // groups
+  static constexpr int kAtOnce = F::kChanges == 4 ? 16 : 8;         // groups that are loaded together
+  static constexpr std::uint32_t kLower = 0x1010, kUpper = 0x3232;  // of the two scales of a register, twice
   struct Groups {
-    std::uint32_t scales[kParts * kWords], zero_points[kAtOnce / 4];
+    std::uint32_t scales[kAtOnce / 2], zero_points[kAtOnce / 4];
   };
 
-  // One of four words, so many from one to the next.
-  template <int kStep>
-  __device__ __forceinline__ static std::uint32_t of_part(const std::uint32_t* words, int part) {
-    const std::uint32_t low = (part & 1) != 0 ? words[kStep] : words[0];
-    const std::uint32_t high = (part & 1) != 0 ? words[3 * kStep] : words[2 * kStep];
-    return (part & 2) != 0 ? high : low;
+  // scale: twice in a register.
+  __device__ __forceinline__ static typename F::Factors made(std::uint32_t scale, int zero_point) {
+    if constexpr (F::kRounded) {
+      return {F::Convert::offset(zero_point), scale};
+    } else {
+      return {F::Convert::offset(zero_point), cuda::Element<typename F::X>::value(scale & 0xffff)};
+    }
   }
 
-  __device__ __forceinline__ static typename F::Factors made(unsigned scale, int zero_point) {
-    if constexpr (F::kRounded) {
-      return Rounded<typename F::X, typename F::Convert>::factors_of_bits(scale, zero_point);
-    } else {
-      return {F::Convert::offset(zero_point), cuda::Element<typename F::X>::value(scale)};
+  // A stage's groups are over.
+  __device__ __forceinline__ void shift() {
+    constexpr int kBits = F::kChanges * 8;  // of zero points
+    group_ += F::kChanges;
+#pragma unroll
+    for (int i = 0; i < kFactorRows; ++i) {
+      auto& [scales, zero_points] = now_[i];
+#pragma unroll
+      for (int word = 0; word < kAtOnce / 4; ++word) {
+        const std::uint32_t above = word + 1 < kAtOnce / 4 ? zero_points[word + 1] : 0;
+        zero_points[word] = kBits == 32 ? above : __funnelshift_r(zero_points[word], above, kBits);
+      }
+      if (F::kChanges == 1 && group_ % 2 != 0) continue;
+      constexpr int kWords = F::kChanges == 4 ? 2 : 1;
+#pragma unroll
+      for (int word = 0; word + kWords < kAtOnce / 2; ++word) scales[word] = scales[word + kWords];
     }
   }
 

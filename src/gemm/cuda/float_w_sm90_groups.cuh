@@ -34,12 +34,13 @@ struct FloatW {
   static constexpr int kRowBytes = kSteps * kStepBytes<kStorage>;  // of weights
   static constexpr int kWeightBytes = kChannels * kRowBytes;
   static constexpr int kXBoxes = kBlockK / 64;  // of 64 along K, 128 bytes a row
-  // Steps that are converted, then multiplied, at a time, and how many such batches may be under way. Long products hide
-  // the conversion of a single step, those of 128 tokens that of two; twice as many where they are of one group and scaled,
-  // in all tiles but the largest. Short ones need all steps' conversions to overlap with each other, and leave hiding them
-  // to the other warpgroup.
-  static constexpr int kBatches = kTokens <= 64 ? 1 : kRounded && kTokens <= 192 && kPeriod >= 4 ? 2 : 4;
-  static constexpr int kBatch = kSteps / kBatches;
+  // Steps that are converted, then multiplied, at a time: a batch. Of kBatches products may be under way, and weights are
+  // asked for kAhead batches before their conversion. A product from registers holds its warps until it begins, so more
+  // than two batches under way are no use. Of few tokens all steps' conversions overlap with each other, and are left to the
+  // other warpgroup's products to hide.
+  static constexpr int kBatch = kTokens <= 64 ? kSteps : kTokens == 128 ? 2 : 1;
+  static constexpr int kBatches = kTokens <= 64 ? 1 : 2;
+  static constexpr int kAhead = kTokens <= 64 ? 0 : 2 / kBatch;
   static_assert(kPeriod <= kSteps && (!kRounded || kPeriod >= kBatch));  // all are powers of two
   static constexpr int kChanges = kPeriod > 0 ? kSteps / kPeriod : 0;    // of a stage: how often scales may change
   using Factors = std::conditional_t<kRounded, GroupFactors, SumFactors>;
@@ -47,7 +48,7 @@ struct FloatW {
   static constexpr int kFactorBytes = kChanges * kChangeBytes;
   // Of a thread that multiplies. Others have what is left of three times 168, of which those that make factors need 88. (The
   // compiler orders instructions by it. More for fewer tokens was no faster.)
-  static constexpr int kRegisters = kPeriod == 0 ? 232 : kTokens > 128 ? 208 : 200;
+  static constexpr int kRegisters = kPeriod == 0 ? 232 : kTokens > 128 ? 208 : 184;
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
   // Whether the threads of a row load its weights together. To take its bytes of them costs bf16 two instructions, which is
   // more than the loads where shared memory has less to do for a product; and with few tokens in groups of 32 it was slower.
@@ -107,24 +108,23 @@ class ChannelConversion {
   std::uint32_t offset_[2];
 };
 
-// or times the scale of their group.
-template <class F>
+// or times the scale of their group. kExact: scales have 16 bits.
+template <class F, bool kExact>
 class RoundedConversion {
   using R = Rounded<typename F::X, typename F::Convert>;
 
  public:
-  __device__ __forceinline__ explicit RoundedConversion(int thread) : convert_(thread) {}
+  __device__ __forceinline__ RoundedConversion(const ChannelFactors& /*of groups instead*/, int thread) : convert_(thread) {}
 
   // For the factors of a stage's step, if they change with it; and takes those asked for, before its conversion.
   __device__ __forceinline__ void ask(std::uint32_t factors, int step) {
     if (step % F::kPeriod == 0) load_factors(asked_, factors + step / F::kPeriod * F::kChangeBytes);
   }
   __device__ __forceinline__ void take(int step) {
-    if (step % F::kPeriod == 0) upper_ = widened(asked_[0]), lower_ = widened(asked_[1]);
+    if (step % F::kPeriod == 0) upper_ = widened<kExact>(asked_[0]), lower_ = widened<kExact>(asked_[1]);
   }
 
-  template <bool kExact>
-  __device__ __forceinline__ Fragment made(const Raw& raw) const {
+  __device__ __forceinline__ Fragment operator()(const Raw& raw) const {
     const auto pair = [&](int i) { return R::template pair<kExact>(convert_, raw.pairs[i], i % 2 == 0 ? upper_ : lower_); };
     return {{pair(0), pair(1), pair(2), pair(3)}};
   }

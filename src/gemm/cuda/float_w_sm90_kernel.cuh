@@ -87,11 +87,7 @@ __device__ __forceinline__ void make_factors(const FloatWArguments& a, const Flo
     factors.begin(n, tiles.begin() * F::kChanges);
     for (int block = tiles.begin(); block < tiles.end(); ++block, stage.advance(a.stages)) {
       barrier_wait(shared.empty + stage.index * 8, stage.phase ^ 1);
-      const bool low = factors.make(shared.factors(stage.index));
-      if constexpr (F::kRounded) {
-        const bool exact = !__any_sync(~0u, low);
-        if (lane == 0) shared.set_exact(stage.index, warp, exact);
-      }
+      factors.make(shared.factors(stage.index));
       __syncwarp();
       if (lane == 0) barrier_arrive_here(shared.full + stage.index * 8);
     }
@@ -197,10 +193,18 @@ __device__ __forceinline__ void multiply_tile(const FloatWArguments& a, const Fl
   for (int i = 0; i < F::kTokens / 2; ++i) sums[i] = 0;
   if constexpr (F::kSumsInGroups) {
     multiply_groups<F>(a, shared, tiles.end() - tiles.begin(), stage, sums);
-  } else if constexpr (F::kRounded) {
-    multiply_rounded<F>(a, shared, tiles.end() - tiles.begin(), stage, sums);
   } else {
-    multiply_channels<F>(a, shared, tiles.end() - tiles.begin(), factors, stage, sums);
+    const auto multiply = [&](auto conversion) {
+      Products<F, typename decltype(conversion)::type>(a, shared, factors, stage, sums)
+          .multiply(tiles.end() - tiles.begin());
+    };
+    if constexpr (!F::kRounded) {
+      multiply(std::type_identity<ChannelConversion<F>>());
+    } else if (a.scale.has_16_bits()) {
+      multiply(std::type_identity<RoundedConversion<F, true>>());
+    } else {
+      multiply(std::type_identity<RoundedConversion<F, false>>());
+    }
   }
   ptx::wait_for_predecessor();
   if (!waited) load_bias();

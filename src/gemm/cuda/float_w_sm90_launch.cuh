@@ -125,7 +125,7 @@ inline FloatWArguments float_w_arguments(const Arguments& a) {
   s.constant_w = a.constant_w;
   s.scale = cuda::scales_of(a.w.scale);
   if (!a.w.format.symmetric) s.zero_point = cuda::rows_of<const std::uint8_t>(a.w.zero_point);
-  s.zero = a.w.q.dtype == DType::kInt4 ? 8 : 0;
+  s.zero = a.w.q.dtype == DType::kInt4 ? 8 : 128;
   s.per_tensor = a.w.format.group_size == kPerTensor;
   s.group_size = a.w.format.group_size > 0 && a.w.format.group_size < s.K ? static_cast<int>(a.w.format.group_size) : 0;
   s.bias = cuda::epilogue_of(a);

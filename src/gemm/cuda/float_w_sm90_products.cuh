@@ -8,158 +8,127 @@
 
 namespace octavo::sm90 {
 
-// A thread's way through the ring, where all of a channel's products are added up.
-template <class F>
+// A thread's way through the ring, where all of a channel's products are added up. Steps of 16 along K are taken in batches:
+// a batch's weights are on their way to registers kAhead batches before they are converted, from the next stage too, and
+// the products of kBatches may be under way.
+template <class F, class Conversion>
 class Products {
  public:
+  using Shared = FloatWShared<typename F::Layout>;
   using Sums = float[F::kTokens / 2];
-  static constexpr int kBatch = F::kBatch, kBatches = F::kBatches;
+  static constexpr int kBatch = F::kBatch, kBatches = F::kBatches, kAhead = F::kAhead;
 
-  __device__ __forceinline__ Products(const FloatWShared<typename F::Layout>& shared, int thread, int warpgroup)
-      : shared_(shared),
-        mine_(first_weight<F::kStorage, F::kRowBytes, F::kTogether>(thread) + warpgroup * 64 * F::kRowBytes),
-        tells_(thread % 32 == 0) {}
+  __device__ __forceinline__ Products(const FloatWArguments& a, const Shared& shared, const ChannelFactors& channels,
+                                      Stage& stage, Sums& sums)
+      : a_(a), shared_(shared), stage_(stage), sums_(sums), conversion_(channels, static_cast<int>(threadIdx.x) % 128) {
+    const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
+    // In registers: the compiler would compute them again for every stage.
+    weights_ = in_register(shared.w(0) + first_weight<F::kStorage, F::kRowBytes, F::kTogether>(thread) +
+                           warpgroup * 64 * F::kRowBytes);
+    if constexpr (F::kRounded) factors_ = in_register(shared.factors(0) + first_factors<F>(thread, warpgroup));
+  }
+
+  // Of so many stages.
+  __device__ __forceinline__ void multiply(int blocks) {
+    const std::uint32_t first_lane = in_register(threadIdx.x % 32 == 0 ? 1 : 0);
+    if (blocks == 0) return;
+    open(false);
+#pragma unroll
+    for (int first = 0; first < kAhead * kBatch; first += kBatch) ask(stage_.index, first);
+    std::uint32_t before = 0;  // the barrier of the stage in front
+    std::uint32_t tells = 0;
+    for (int left = blocks; left > 1; --left) {
+      const int stage = stage_.index;
+      multiply_stage(std::true_type(), before, tells);
+      before = shared_.empty + stage * 8;
+      tells = first_lane;
+    }
+    const int last = stage_.index;
+    multiply_stage(std::false_type(), before, tells);
+    wgmma_wait<0>();
+    fence_registers(sums_);
+    if (first_lane != 0) barrier_arrive_here(shared_.empty + last * 8);
+  }
+
+ private:
+  // Waits for the stage stage_, of whose barrier may be known that it is full.
+  __device__ __forceinline__ void open(bool full) {
+    if (!full) barrier_wait(shared_.full + stage_.index * 8, stage_.phase);
+  }
+
+  __device__ __forceinline__ Raw* raw(int first) { return raw_[first / kBatch % kPlaces]; }
 
   // Asks for the batch of a stage that begins with the step `first`.
-  __device__ __forceinline__ void ask(Raw (&to)[kBatch], int stage, int first) const {
+  __device__ __forceinline__ void ask(int stage, int first) {
+    const std::uint32_t offset = stage * shared_.stage_bytes;
+    if constexpr (F::kRounded) conversion_.ask(factors_ + offset, first);
+    Raw* to = raw(first);
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      to[i] = load_weights<F::kStorage, F::kRowBytes, F::kTogether>(shared_.w(stage) + mine_, first + i);
+      to[i] = load_weights<F::kStorage, F::kRowBytes, F::kTogether>(weights_ + offset, first + i);
     }
   }
 
-  // Converts a batch and multiplies it. When the batch before whose place it takes is done, so is the stage `done`, if there
-  // is one.
-  template <class Conversion>
-  __device__ __forceinline__ void multiply(const Raw (&raw)[kBatch], const Conversion& conversion, int stage, int first,
-                                           int done, Sums& sums) {
+  // The stage stage_, and the first loads of the next one, if there are more.
+  template <class More>
+  __device__ __forceinline__ void multiply_stage(More /*more*/, std::uint32_t before, std::uint32_t tells) {
+    constexpr int kOpen = F::kSteps - kAhead * kBatch;  // where the next stage's first batch is asked for
+    constexpr int kTest = kOpen - kBatch;
+    static_assert(kAhead == 0 || (kTest >= 0 && F::kSteps / kBatch % kPlaces == 0));
+    const int stage = stage_.index;
+    bool full = false;
+#pragma unroll
+    for (int first = 0; first < F::kSteps; first += kBatch) {
+      if constexpr (F::kRounded) conversion_.take(first);
+      if (first == kOpen && More::value) open(full);
+      if (const int ahead = first + kAhead * kBatch; ahead < F::kSteps) {
+        ask(stage, ahead);
+      } else if (More::value) {
+        ask(stage_.index, ahead - F::kSteps);
+      }
+      if (first == kTest && kAhead > 0) {
+        stage_.advance(a_.stages);
+        if (More::value) full = barrier_test(shared_.full + stage_.index * 8, stage_.phase);
+      }
+      multiply_batch(stage, first, before, tells);
+    }
+    if (kAhead == 0) {
+      stage_.advance(a_.stages);
+      if (More::value) open(false);
+    }
+  }
+
+  // Converts a batch and multiplies it. When the batch before whose place it takes is done, so may be the stage before.
+  __device__ __forceinline__ void multiply_batch(int stage, int first, std::uint32_t before, std::uint32_t tells) {
     Fragment(&f)[kBatch] = fragments_[first / kBatch % kBatches];
     wgmma_wait<kBatches - 1>();
-    if (first == (kBatches - 1) * kBatch) release(done);
+    if (first == (kBatches - 1) * kBatch && tells != 0) barrier_arrive_here(before);
 #pragma unroll
-    for (int i = 0; i < kBatch; ++i) f[i] = conversion(raw[i]);
-    fence_registers(sums);
+    for (int i = 0; i < kBatch; ++i) f[i] = conversion_(raw(first)[i]);
+    fence_registers(sums_);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       const int step = first + i;
-      const std::uint64_t x = tile_descriptor(shared_.x(stage));
-      const std::uint64_t at = x + (step / 4 * shared_.x_box_bytes >> 4) + step % 4 * 2;
-      FloatWgmma<typename F::X, F::kTokens>::multiply(sums, f[i], at, true);
+      const std::uint32_t at = shared_.ring + stage * shared_.stage_bytes + step / 4 * shared_.x_box_bytes;
+      constexpr std::uint64_t kDescriptor = tile_descriptor(0);
+      const std::uint32_t low = at / 16 + (static_cast<std::uint32_t>(kDescriptor) + step % 4 * 2);
+      FloatWgmma<typename F::X, F::kTokens>::multiply(sums_, f[i], kDescriptor >> 32 << 32 | low, true);
     }
     wgmma_commit();
   }
 
-  // All batches are done, and so is the last stage.
-  __device__ __forceinline__ void finish(int last, Sums& sums) const {
-    wgmma_wait<0>();
-    fence_registers(sums);
-    release(last);
-  }
+  static constexpr int kPlaces = kAhead > 0 ? kAhead * 2 : 1;
 
-  __device__ __forceinline__ static void copy(Raw (&to)[kBatch], const Raw (&from)[kBatch]) {
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) to[i] = from[i];
-  }
-
- private:
-  __device__ __forceinline__ void release(int stage) const {
-    if (stage >= 0 && tells_) barrier_arrive_here(shared_.empty + stage * 8);
-  }
-
-  const FloatWShared<typename F::Layout>& shared_;
-  std::uint32_t mine_;
-  bool tells_;
+  const FloatWArguments& a_;
+  const Shared& shared_;
+  Stage& stage_;
+  Sums& sums_;
+  Conversion conversion_;
+  std::uint32_t weights_, factors_;  // of stage 0
+  Raw raw_[kPlaces][kBatch];
   Fragment fragments_[kBatches][kBatch];
 };
-
-// The sums of a tile with one scale a channel.
-template <class F>
-__device__ __forceinline__ void multiply_channels(const FloatWArguments& a, const FloatWShared<typename F::Layout>& shared,
-                                                  int blocks, const ChannelFactors& channels, Stage& stage,
-                                                  float (&sums)[F::kTokens / 2]) {
-  constexpr int kBatch = F::kBatch;
-  const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
-  const ChannelConversion<F> conversion(channels, thread);
-  Products<F> products(shared, thread, warpgroup);
-  int before = -1;  // the stage in front
-  for (int block = 0; block < blocks; ++block, stage.advance(a.stages)) {
-    barrier_wait(shared.full + stage.index * 8, stage.phase);
-    Raw raw[kBatch], next[kBatch];
-    products.ask(raw, stage.index, 0);
-#pragma unroll
-    for (int first = 0; first < F::kSteps; first += kBatch) {
-      if (first + kBatch < F::kSteps) products.ask(next, stage.index, first + kBatch);
-      products.multiply(raw, conversion, stage.index, first, before, sums);
-      Products<F>::copy(raw, next);
-    }
-    before = stage.index;
-  }
-  products.finish(before, sums);
-}
-
-// The same with rounded weights. Products take less time here than what is in front of them, so a stage's first batch is on
-// its way to registers before the last one of the stage in front is multiplied.
-template <class F>
-__device__ __forceinline__ void multiply_rounded(const FloatWArguments& a, const FloatWShared<typename F::Layout>& shared,
-                                                 int blocks, Stage& stage, float (&sums)[F::kTokens / 2]) {
-  constexpr int kBatch = F::kBatch, kLast = F::kSteps - kBatch;
-  const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
-  const std::uint32_t my_factors = first_factors<F>(thread, warpgroup);
-  RoundedConversion<F> conversion(thread);
-  Products<F> products(shared, thread, warpgroup);
-  Raw raw[kBatch], next[kBatch];
-  int before = -1;  // the stage in front of the last opened one
-  const auto ask = [&](Raw(&to)[kBatch], int index, int first) {
-    conversion.ask(shared.factors(index) + my_factors, first);
-    products.ask(to, index, first);
-  };
-  // Multiplies `raw`, whose factors are taken.
-  const auto multiply = [&](auto exact, int index, int first, int done) {
-    const auto made = [&](const Raw& r) { return conversion.template made<decltype(exact)::value>(r); };
-    products.multiply(raw, made, index, first, done, sums);
-    Products<F>::copy(raw, next);
-  };
-  // All batches of the open stage but the last,
-  const auto begin = [&](auto exact) {
-#pragma unroll
-    for (int first = 0; first < kLast; first += kBatch) {
-      conversion.take(first);
-      ask(next, stage.index, first + kBatch);
-      multiply(exact, stage.index, first, -1);
-    }
-    conversion.take(kLast);
-  };
-  int opened_exact;
-  const auto open = [&](Raw(&to)[kBatch]) {
-    barrier_wait(shared.full + stage.index * 8, stage.phase);
-    ask(to, stage.index, 0);
-    opened_exact = shared.exact(stage.index, warpgroup);
-  };
-  // which waits for the next stage's first one to be asked for.
-  const auto end = [&](auto exact) {
-    const int index = stage.index;
-    stage.advance(a.stages);
-    open(next);
-    multiply(exact, index, kLast, before);
-    before = index;
-  };
-  if (blocks == 0) return;
-  open(raw);
-  for (int block = 1; block < blocks; ++block) {
-    if (__any_sync(~0u, opened_exact != 0)) {  // the same in the whole warp, which the compiler knows then
-      begin(std::true_type());
-      end(std::true_type());
-    } else {
-      begin(std::false_type());
-      end(std::false_type());
-    }
-  }
-  begin(std::false_type());  // right for any scale: once a tile, it is not worth more code
-  multiply(std::false_type(), stage.index, kLast, before);
-  products.finish(stage.index, sums);
-  stage.advance(a.stages);
-}
 
 // The same with groups: each period's sums are scaled and added to those of the tile. Meanwhile the other warpgroup
 // multiplies.

@@ -14,12 +14,11 @@ template <class F>
 struct FloatWShared {
   std::uint32_t x_box_bytes, stage_bytes, ring, staging, full, empty;
   std::uint32_t ready, sums;  // barriers: the other CTAs of the cluster take sums, and theirs are there
-  std::uint32_t exacts;
 
   // Products read kTokens rows of x even where a box holds fewer; what they read instead is not stored. Where a cluster
   // divides K, the ring holds all CTAs' sums of a part of the tile afterwards, parts being rounded up.
   __host__ __device__ static constexpr int bytes(int x_box, int stages) {
-    return ring_bytes(x_box, stages) + 2 * F::kPieces * kPieceBytes + 2 * (stages + 1) * 8 + stages * kFactorWarps * 4;
+    return ring_bytes(x_box, stages) + 2 * F::kPieces * kPieceBytes + 2 * (stages + 1) * 8;
   }
   __host__ __device__ static constexpr int ring_bytes(int x_box, int stages) {
     constexpr int kSumBytes = (F::kTokens + 3 * 8) * kChannels * 4;
@@ -44,25 +43,11 @@ struct FloatWShared {
     empty = full + a.stages * 8;
     ready = empty + a.stages * 8;
     sums = ready + 8;
-    exacts = sums + 8;
   }
 
   __device__ std::uint32_t x(int stage) const { return ring + stage * stage_bytes; }
   __device__ std::uint32_t w(int stage) const { return x(stage) + F::kXBoxes * x_box_bytes; }
   __device__ std::uint32_t factors(int stage) const { return w(stage) + F::kWeightBytes; }
-  // Whether no scale of a stage's channels of a warpgroup has a low part. One warp makes the factors of each.
-  __device__ void set_exact(int stage, int warpgroup, bool value) const {
-    ptx::store_shared(exact_at(stage, warpgroup), static_cast<std::uint32_t>(value));
-  }
-  __device__ int exact(int stage, int warpgroup) const {
-    int value;
-    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(value) : "r"(exact_at(stage, warpgroup)) : "memory");
-    return value;
-  }
-  __device__ std::uint32_t exact_at(int stage, int warpgroup) const {
-    static_assert(kFactorWarps == 2);
-    return exacts + (stage * kFactorWarps + warpgroup) * 4;
-  }
   __device__ std::uint32_t copied_bytes(int x_box) const { return F::kXBoxes * x_box * 128 + F::kWeightBytes; }
 };
 

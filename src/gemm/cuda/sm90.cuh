@@ -74,6 +74,19 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_
       : "memory");
 }
 
+// Whether it has, without waiting.
+__device__ __forceinline__ bool barrier_test(std::uint32_t barrier, std::uint32_t parity) {
+  std::uint32_t done;
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n}"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+
 // Arrives when all copies that this thread has asked for (cp.async) are there.
 __device__ __forceinline__ void barrier_arrive_when_copied(std::uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
@@ -147,7 +160,7 @@ __device__ __forceinline__ void fence_for_copy_engine() { asm volatile("fence.pr
 
 // A tile in shared memory of rows of 128 bytes, K contiguous, with the 128-byte swizzle of the copy engine: 8 rows make a
 // pattern of 1024 bytes. The address may be moved by up to 128 bytes along K.
-__device__ __forceinline__ std::uint64_t tile_descriptor(std::uint32_t address) {
+__device__ __forceinline__ constexpr std::uint64_t tile_descriptor(std::uint32_t address) {
   constexpr std::uint64_t kPatternBytes = 1024, kSwizzle128 = 1;
   return (address & 0x3ffff) >> 4 | std::uint64_t{1} << 16 | kPatternBytes >> 4 << 32 | kSwizzle128 << 62;
 }
