@@ -17,6 +17,10 @@ __device__ __forceinline__ void store_shared(std::uint32_t to, std::uint32_t v) 
 __device__ __forceinline__ void store_shared(std::uint32_t to, std::uint32_t v, std::uint32_t w) {
   asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(to), "r"(v), "r"(w) : "memory");
 }
+__device__ __forceinline__ void store_shared(std::uint32_t to, std::uint32_t v, std::uint32_t w, std::uint32_t x,
+                                             std::uint32_t y) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v), "r"(w), "r"(x), "r"(y) : "memory");
+}
 
 // Programmatic dependent launch: a kernel may start while the ones in front of it on the stream still run, so that it can
 // load its weights meanwhile. What makes that safe, for every kernel of ours:

@@ -1,5 +1,5 @@
-// Who makes the factors of groups, from scales and zero points in memory: kFactorWarps warps, of kFactorRows channels a
-// thread, period after period. Every row is a line of its own to the first-level cache, and takes a cycle from the products'
+// Who makes the factors of groups, from scales and zero points in memory: kFactorWarps warps, of two channels a thread,
+// period after period. Every row is a line of its own to the first-level cache, and takes a cycle from the products'
 // reading; so those of some groups are loaded together, and the next ones while these are in use. See
 // float_w_sm90_kernel.cuh.
 #pragma once
@@ -10,16 +10,17 @@
 namespace octavo::sm90 {
 
 inline constexpr int kFactorWarps = 2;
-inline constexpr int kFactorRows = kChannels / 32 / kFactorWarps;
 
-// Channels c and c + 8, which one thread multiplies, stand side by side.
-__device__ __forceinline__ int factor_place(int row) { return row / 16 * 16 + row % 8 * 2 + row / 8 % 2; }
+// A thread's channels of a tile are this one and the one 8 further, which one thread multiplies too: their factors stand
+// side by side.
+__device__ __forceinline__ int factor_channel(int warp, int lane) { return warp * 64 + lane / 8 * 16 + lane % 8; }
+__device__ __forceinline__ std::uint32_t factor_place(int channel) { return (channel / 8 * 8 + channel % 8 * 2) * 8; }
 
-__device__ __forceinline__ void store_factors(const GroupFactors& f, std::uint32_t to) {
-  ptx::store_shared(to, f.offset, f.scale);
+__device__ __forceinline__ void store_factors(const GroupFactors (&f)[2], std::uint32_t to) {
+  ptx::store_shared(to, f[0].offset, f[0].scale, f[1].offset, f[1].scale);
 }
-__device__ __forceinline__ void store_factors(const SumFactors& f, std::uint32_t to) {
-  ptx::store_shared(to, f.offset, __float_as_uint(f.scale));
+__device__ __forceinline__ void store_factors(const SumFactors (&f)[2], std::uint32_t to) {
+  ptx::store_shared(to, f[0].offset, __float_as_uint(f[0].scale), f[1].offset, __float_as_uint(f[1].scale));
 }
 
 // Whether a matrix's rows begin at multiples of so many bytes.
@@ -32,17 +33,15 @@ __device__ __forceinline__ bool rows_aligned(const Rows& rows, int bytes) {
 template <class F>
 class FactorMaker {
  public:
-  static constexpr int kRows = kFactorRows;
-
   __device__ __forceinline__ FactorMaker(const FloatWArguments& a, int warp, int lane)
-      : a_(a), first_row_(warp * 32 * kRows + lane), periods_(a.group_size / (F::kPeriod * 16)) {
+      : a_(a), channel_(factor_channel(warp, lane)), periods_(a.group_size / (F::kPeriod * 16)) {
     last_ = (a.K - 1) / a.group_size;
     together_ = last_ % 4 == 3 && rows_aligned(a.scale, 16) && rows_aligned(a.zero_point, 4);
   }
 
   // The channels of a tile from n on, and a period along K where a stage begins.
   __device__ __forceinline__ void begin(int n, int period) {
-    n_ = n + first_row_;
+    n_ = n + channel_;
     group_ = period / periods_;
     left_ = periods_ - period % periods_;
 #pragma unroll 1
@@ -55,13 +54,15 @@ class FactorMaker {
     int group = group_ % 4;
 #pragma unroll
     for (int change = 0; change < F::kChanges; ++change, to += F::kChangeBytes) {
+      typename F::Factors factors[2];
 #pragma unroll
-      for (int i = 0; i < kRows; ++i) {
+      for (int i = 0; i < 2; ++i) {
         const float(&s)[4] = four_[i].scales;
         const float scale = (group & 2) != 0 ? (group & 1) != 0 ? s[3] : s[2] : (group & 1) != 0 ? s[1] : s[0];
         const int zero_point = static_cast<int>(four_[i].zero_points >> group * 8 & 255);
-        store_factors(made(scale, zero_point), to + factor_place(first_row_ + i * 32) * 8);
+        factors[i] = made(scale, zero_point);
       }
+      store_factors(factors, to + factor_place(channel_));
       const bool over = --left_ == 0;
       left_ = over ? periods_ : left_;
       group += over ? 1 : 0;
@@ -87,11 +88,11 @@ class FactorMaker {
   // The next four groups' turn, and asks for the ones behind them. Groups past the last are used with no other x than 0.
   __device__ __forceinline__ void take_next(int four) {
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) four_[i] = next_[i];
+    for (int i = 0; i < 2; ++i) four_[i] = next_[i];
     const int first = min(four, last_ / 4) * 4;
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      const int row = a_.channel_row(n_ + i * 32);
+    for (int i = 0; i < 2; ++i) {
+      const int row = a_.channel_row(n_ + i * 8);
       const auto* scales = reinterpret_cast<const float*>(a_.scale.place(row, first));
       const std::uint8_t* zero_points = a_.zero_point(row) + first;
       next_[i].zero_points = a_.zero * 0x01010101u;
@@ -112,32 +113,38 @@ class FactorMaker {
   }
 
   const FloatWArguments& a_;
-  int first_row_, periods_, last_;
+  int channel_, periods_, last_;
   bool together_;
   int n_, group_, left_;  // left: periods of the group
-  Four four_[kRows], next_[kRows];
+  Four four_[2], next_[2];
 };
 
-// Of scales of 16 bits, of x's type. Their groups are of 32, 64 or 128, an even number: a group is a period, or two where a
-// stage has one. Groups that are over are shifted out of the registers, so that the next stage's are always in the same
-// ones: a stage's factors must take these two warps less time than its products the others.
-template <class F>
+// Of scales of 16 bits, of x's type; kZeros: with zero points. Their groups are of 32, 64 or 128, an even number: a group is
+// a period, or two where a stage has one. Groups that are over are shifted out of the registers, so that the next stage's
+// are always in the same ones: a stage's factors must take these two warps less time than its products the others.
+template <class F, bool kZeros>
 class ShortFactorMaker {
  public:
   __device__ __forceinline__ ShortFactorMaker(const FloatWArguments& a, int warp, int lane)
-      : a_(a), first_row_(warp * 32 * kFactorRows + lane), periods_(a.group_size / (F::kPeriod * 16)) {
+      : a_(a), channel_(factor_channel(warp, lane)), periods_(a.group_size / (F::kPeriod * 16)) {
     groups_ = a.K / a.group_size + (a.K % a.group_size > 0 ? 1 : 0);
     together_ = groups_ % 8 == 0 && rows_aligned(a.scale, 16) && rows_aligned(a.zero_point, 8);
+    offset_ = F::Convert::offset(a.zero);
   }
 
   // The channels of a tile from n on, and a period along K where a stage begins.
   __device__ __forceinline__ void begin(int n, int period) {
-    n_ = n + first_row_;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = a_.channel_row(n + channel_ + i * 8);
+      scales_[i] = reinterpret_cast<const std::uint32_t*>(a_.scale.place(row, 0));
+      if (kZeros) zero_points_[i] = a_.zero_point(row);
+    }
     const int group = period / periods_;
     left_ = periods_ - period % periods_;
     group_ = group / kAtOnce * kAtOnce;
 #pragma unroll 1
-    for (int i = 0; i < 2; ++i) take_next(group_ / kAtOnce + i);
+    for (int i = 0; i < 2; ++i) take_next(group_ + i * kAtOnce);
 #pragma unroll 1
     while (group_ < group) shift();
   }
@@ -145,20 +152,27 @@ class ShortFactorMaker {
   // A stage's.
   __device__ __forceinline__ void make(std::uint32_t to) {
     const std::uint32_t first = F::kChanges == 1 && group_ % 2 != 0 ? kUpper : kLower;
+    to += factor_place(channel_);
 #pragma unroll
-    for (int i = 0; i < kFactorRows; ++i) {
-      const std::uint32_t at = to + factor_place(first_row_ + i * 32) * 8;
+    for (int change = 0; change < F::kChanges; ++change) {
+      typename F::Factors factors[2];
 #pragma unroll
-      for (int change = 0; change < F::kChanges; ++change) {
+      for (int i = 0; i < 2; ++i) {
         const std::uint32_t scale = __byte_perm(now_[i].scales[change / 2], 0, change % 2 == 0 ? first : kUpper);
-        const int zero_point = static_cast<int>(now_[i].zero_points[0] >> change * 8 & 255);
-        store_factors(made(scale, zero_point), at + change * F::kChangeBytes);
+        if constexpr (F::kRounded) {
+          factors[i].scale = scale;
+        } else {
+          factors[i].scale = cuda::Element<typename F::X>::value(scale & 0xffff);
+        }
+        factors[i].offset = offset_;
+        if (kZeros) factors[i].offset = F::Convert::offset(static_cast<int>(now_[i].zero_points[0] >> change * 8 & 255));
       }
+      store_factors(factors, to + change * F::kChangeBytes);
     }
     if (--left_ > 0) return;
     left_ = periods_;
     shift();
-    if (group_ % kAtOnce == 0) take_next(group_ / kAtOnce + 1);
+    if (group_ % kAtOnce == 0) take_next(group_ + kAtOnce);
   }
 
  private:
@@ -168,21 +182,13 @@ class ShortFactorMaker {
     std::uint32_t scales[kAtOnce / 2], zero_points[kAtOnce / 4];
   };
 
-  // scale: twice in a register.
-  __device__ __forceinline__ static typename F::Factors made(std::uint32_t scale, int zero_point) {
-    if constexpr (F::kRounded) {
-      return {F::Convert::offset(zero_point), scale};
-    } else {
-      return {F::Convert::offset(zero_point), cuda::Element<typename F::X>::value(scale & 0xffff)};
-    }
-  }
-
   // A stage's groups are over.
   __device__ __forceinline__ void shift() {
     constexpr int kBits = F::kChanges * 8;  // of zero points
+    constexpr int kWords = F::kChanges == 4 ? 2 : 1;
     group_ += F::kChanges;
 #pragma unroll
-    for (int i = 0; i < kFactorRows; ++i) {
+    for (int i = 0; i < 2; ++i) {
       auto& [scales, zero_points] = now_[i];
 #pragma unroll
       for (int word = 0; word < kAtOnce / 4; ++word) {
@@ -190,56 +196,54 @@ class ShortFactorMaker {
         zero_points[word] = kBits == 32 ? above : __funnelshift_r(zero_points[word], above, kBits);
       }
       if (F::kChanges == 1 && group_ % 2 != 0) continue;
-      constexpr int kWords = F::kChanges == 4 ? 2 : 1;
 #pragma unroll
       for (int word = 0; word + kWords < kAtOnce / 2; ++word) scales[word] = scales[word + kWords];
     }
   }
 
-  // The next groups' turn, and asks for the ones behind them. Groups past the last are used with no other x than 0.
-  __device__ __forceinline__ void take_next(int at_once) {
+  // The next groups' turn, and asks for the ones behind them, from `first` on. Groups past the last are used with no other x
+  // than 0.
+  __device__ __forceinline__ void take_next(int first) {
 #pragma unroll
-    for (int i = 0; i < kFactorRows; ++i) now_[i] = next_[i];
-#pragma unroll
-    for (int i = 0; i < kFactorRows; ++i) {
-      const int row = a_.channel_row(n_ + i * 32);
+    for (int i = 0; i < 2; ++i) {
+      now_[i] = next_[i];
 #pragma unroll
       for (int eight = 0; eight < kAtOnce / 8; ++eight) {
-        ask(next_[i].scales + eight * 4, next_[i].zero_points + eight * 2, row, at_once * kAtOnce + eight * 8);
+        ask(next_[i].scales + eight * 4, next_[i].zero_points + eight * 2, i, first + eight * 8);
       }
     }
   }
 
   // Of eight groups.
-  __device__ __forceinline__ void ask(std::uint32_t* scales, std::uint32_t* zero_points, int row, int first) const {
-    const auto* pairs = reinterpret_cast<const std::uint32_t*>(a_.scale.place(row, 0));
-    const bool symmetric = a_.zero_point.data == nullptr;
-    if (symmetric) zero_points[0] = zero_points[1] = a_.zero * 0x01010101u;
+  __device__ __forceinline__ void ask(std::uint32_t* scales, std::uint32_t* zero_points, int i, int first) const {
     if (together_) {
       const int group = min(first, groups_ - 8);
-      const uint4 v = __ldg(reinterpret_cast<const uint4*>(pairs + group / 2));
+      const uint4 v = __ldg(reinterpret_cast<const uint4*>(scales_[i] + group / 2));
       scales[0] = v.x, scales[1] = v.y, scales[2] = v.z, scales[3] = v.w;
-      if (symmetric) return;
-      const uint2 z = __ldg(reinterpret_cast<const uint2*>(a_.zero_point(row) + group));
+      if (!kZeros) return;
+      const uint2 z = __ldg(reinterpret_cast<const uint2*>(zero_points_[i] + group));
       zero_points[0] = z.x, zero_points[1] = z.y;
       return;
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int group = min(first + 2 * i, groups_ - 2);
-      scales[i] = __ldg(pairs + group / 2);
-      if (symmetric) continue;
-      const std::uint8_t* z = a_.zero_point(row) + group;
+    for (int pair = 0; pair < 4; ++pair) {
+      const int group = min(first + 2 * pair, groups_ - 2);
+      scales[pair] = __ldg(scales_[i] + group / 2);
+      if (!kZeros) continue;
+      const std::uint8_t* z = zero_points_[i] + group;
       const std::uint32_t two = __ldg(z) | static_cast<std::uint32_t>(__ldg(z + 1)) << 8;
-      zero_points[i / 2] = i % 2 == 0 ? two : zero_points[i / 2] | two << 16;
+      zero_points[pair / 2] = pair % 2 == 0 ? two : zero_points[pair / 2] | two << 16;
     }
   }
 
   const FloatWArguments& a_;
-  int first_row_, periods_, groups_;
+  int channel_, periods_, groups_;
   bool together_;
-  int n_, group_, left_;  // the stage's first group, and periods left of it
-  Groups now_[kFactorRows], next_[kFactorRows];
+  std::uint32_t offset_;            // without zero points
+  const std::uint32_t* scales_[2];  // of the two channels
+  const std::uint8_t* zero_points_[2];
+  int group_, left_;  // the stage's first group, and periods left of it
+  Groups now_[2], next_[2];
 };
 
 }  // namespace octavo::sm90

@@ -48,7 +48,7 @@ struct FloatW {
   static constexpr int kFactorBytes = kChanges * kChangeBytes;
   // Of a thread that multiplies. Others have what is left of three times 168, of which those that make factors need 88. (The
   // compiler orders instructions by it. More for fewer tokens was no faster.)
-  static constexpr int kRegisters = kPeriod == 0 ? 232 : kTokens > 128 ? 208 : 184;
+  static constexpr int kRegisters = kPeriod == 0 ? 232 : kTokens > 128 ? 208 : 192;
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
   // Whether the threads of a row load its weights together. To take its bytes of them costs bf16 two instructions, which is
   // more than the loads where shared memory has less to do for a product; and with few tokens in groups of 32 it was slower.

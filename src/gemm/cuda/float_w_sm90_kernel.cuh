@@ -282,10 +282,12 @@ __global__ void __launch_bounds__(384, 1)
     if constexpr (F::kChanges > 0) {
       const int warp = static_cast<int>(threadIdx.x) / 32 - 9, lane = static_cast<int>(threadIdx.x) % 32;
       if (warp >= 0 && warp < kFactorWarps) {
-        if (a.scale.has_16_bits()) {
-          make_factors<F, ShortFactorMaker<F>>(a, shared, warp, lane);
-        } else {
+        if (!a.scale.has_16_bits()) {
           make_factors<F, FactorMaker<F>>(a, shared, warp, lane);
+        } else if (a.zero_point.data != nullptr) {
+          make_factors<F, ShortFactorMaker<F, true>>(a, shared, warp, lane);
+        } else {
+          make_factors<F, ShortFactorMaker<F, false>>(a, shared, warp, lane);
         }
       }
     }
