@@ -46,8 +46,8 @@ struct FloatW {
   using Factors = std::conditional_t<kRounded, GroupFactors, SumFactors>;
   static constexpr int kChangeBytes = kChannels * static_cast<int>(sizeof(Factors));
   static constexpr int kFactorBytes = kChanges * kChangeBytes;
-  // Of a thread that multiplies. Others have what is left of three times 168, of which those that make factors need 88. (The
-  // compiler orders instructions by it. More for fewer tokens was no faster.)
+  // Of a thread that multiplies. Others have what is left of three times 168, of which those that make factors need 88, or
+  // 120 where a stage has four groups. (The compiler orders instructions by it.)
   static constexpr int kRegisters = kPeriod == 0 ? 232 : kTokens > 128 ? 208 : 192;
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
   // Whether the threads of a row load its weights together. To take its bytes of them costs bf16 two instructions, which is

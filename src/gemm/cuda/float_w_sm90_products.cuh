@@ -69,7 +69,8 @@ class Products {
     }
   }
 
-  // The stage stage_, and the first loads of the next one, if there are more.
+  // The stage stage_, and the first loads of the next one, if there are more. Whether that is full is asked a batch before
+  // it must be: the answer takes a while.
   template <class More>
   __device__ __forceinline__ void multiply_stage(More /*more*/, std::uint32_t before, std::uint32_t tells) {
     constexpr int kOpen = F::kSteps - kAhead * kBatch;  // where the next stage's first batch is asked for
