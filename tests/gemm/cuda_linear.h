@@ -33,7 +33,7 @@ struct LinearCase {
   DType x = DType::kBFloat16, y = DType::kBFloat16;
   std::optional<DType> bias;
   float scale = 0;                                        // that of every group is up to twice this; 0: as quantized
-  std::int64_t exact_run = 0;                             // so many weights' scales are of x's type, the next ones' are not
+  bool exact_scales = false;                              // of x's type
   std::int64_t x_gap = 0, w_gap = 0, y_gap = 0;           // elements from the end of a row to the next
   std::int64_t x_offset = 0, w_offset = 0, y_offset = 0;  // bytes
 };
@@ -42,7 +42,7 @@ inline std::ostream& operator<<(std::ostream& out, const LinearCase& c) {
   return out << "M=" << c.M << " N=" << c.N << " K=" << c.K << ' ' << c.bits << " bits" << (c.packed ? " two a byte" : "")
              << (c.symmetric ? "" : " with zero points") << " groups of " << c.group << ", " << to_string(c.x) << " to "
              << to_string(c.y) << " bias " << (c.bias ? to_string(*c.bias) : "none") << " scale " << c.scale << " exact "
-             << c.exact_run << " gaps " << c.x_gap << ',' << c.w_gap << ',' << c.y_gap << " offsets " << c.x_offset << ','
+             << c.exact_scales << " gaps " << c.x_gap << ',' << c.w_gap << ',' << c.y_gap << " offsets " << c.x_offset << ','
              << c.w_offset << ',' << c.y_offset;
 }
 
@@ -146,8 +146,7 @@ class CudaLinear : public testing::Test {
     for (std::int64_t n = 0; n < w.scale.view().rows; ++n) {
       for (std::int64_t g = 0; g < w.scale.view().cols; ++g) {
         const float scale = c.scale * (1 + static_cast<float>(random()) * 0x1p-32f);
-        const bool exact = c.exact_run > 0 && g * c.group / c.exact_run % 2 == 0;
-        w.scale.set(n, g, exact ? static_cast<float>(rounded(scale, c.x)) : scale);
+        w.scale.set(n, g, c.exact_scales ? static_cast<float>(rounded(scale, c.x)) : scale);
         if (!w.format.symmetric) {
           w.zero_point.mut().row<std::uint8_t>(n)[g] = static_cast<std::uint8_t>((n + g * 5) % zero_points);
         }
