@@ -12,11 +12,11 @@ struct TileProduct {
 // Clusters divide the last round.
 inline constexpr TileProduct kDividedRounds[] = {
     {30, 17021, 928, 32},   {60, 17024, 928, 64},    {120, 17021, 928, 128},  {150, 17024, 928, 160},
-    {170, 17021, 928, 176}, {180, 17024, 1440, 192}, {200, 21245, 2976, 256},
+    {170, 17021, 928, 176}, {180, 17024, 1440, 192}, {200, 21245, 5920, 256},
 };
 // Some columns have narrow tiles.
 inline constexpr TileProduct kNarrowRounds[] = {
-    {321, 11389, 416, 192}, {336, 11392, 416, 192}, {385, 12797, 416, 256}, {390, 12800, 416, 256}};
+    {321, 17021, 416, 192}, {336, 17024, 416, 192}, {385, 12797, 416, 256}, {390, 12800, 416, 256}};
 // Tiles of rounded weights, of more blocks along K than the ring holds.
 inline constexpr TileProduct kRoundedTiles[] = {{100, 392, 800, 128},  {250, 6144, 800, 128},  {300, 6144, 800, 160},
                                                 {330, 6144, 800, 176}, {180, 12800, 800, 192}, {390, 6144, 800, 256},
