@@ -103,7 +103,7 @@ TEST_F(CudaLinear, ScalesOfXsType) {
       c.packed = turn / 2 % 2 == 0;
       c.bits = c.packed ? 4 : 8;
       c.symmetric = turn % 5 < 3;
-      c.scale = c.packed && turn % 4 == 0 ? 9.0f : 0.004f;  // in fp16, those below 8 are taken 4096 times
+      c.scale = c.packed && turn % 4 == 0 ? 9.0f : 0.004f;  // in fp16, those in float32 below 8 are taken 4096 times
       ++turn;
       check(c);
       if (HasFatalFailure()) return;

@@ -7,11 +7,11 @@
 // type can hold has low = 0. Scales that are stored in x's type, as checkpoints do, have no low part at all: then ŵ = d · s,
 // rounded correctly, and one multiplication is all.
 //
-// In fp16 the low part of a scale below 8 would be subnormal, if not lost: it would be right to 2^-25, and ŵ to 2^-25 |d|.
-// So such scales are taken 2^12 times, and d 2^-12 times, which costs nothing: other exponents are put in front of the
-// stored bits. Both are exact, d being an integer below 256 and the scale below 2^15 then, and 2^-25 |d| becomes 2^-37 |d|,
-// so that ŵ has the error of a rounding to fp16, with its subnormal numbers and its overflow. Larger scales are taken as
-// they are.
+// In fp16 the low part of a scale in float32 below 8 would be subnormal, if not lost: it would be right to 2^-25, and ŵ to
+// 2^-25 |d|. So such scales are taken 2^12 times, and d 2^-12 times, which costs nothing: other exponents are put in front
+// of the stored bits. Both are exact, d being an integer below 256 and the scale below 2^15 then, and 2^-25 |d| becomes
+// 2^-37 |d|, so that ŵ has the error of a rounding to fp16, with its subnormal numbers and its overflow. Larger scales are
+// taken as they are.
 #pragma once
 
 #include "gemm/cuda/float_w_fragment.cuh"

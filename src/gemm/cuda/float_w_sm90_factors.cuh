@@ -14,7 +14,9 @@ inline constexpr int kFactorWarps = 2;
 // A thread's channels of a tile are this one and the one 8 further, which one thread multiplies too: their factors stand
 // side by side.
 __device__ __forceinline__ int factor_channel(int warp, int lane) { return warp * 64 + lane / 8 * 16 + lane % 8; }
-__device__ __forceinline__ std::uint32_t factor_place(int channel) { return (channel / 8 * 8 + channel % 8 * 2) * 8; }
+__device__ __forceinline__ std::uint32_t factor_place(int channel) {  // of factor_channel(); a channel's take 8 bytes
+  return (channel + channel % 8) * 8;
+}
 
 __device__ __forceinline__ void store_factors(const GroupFactors (&f)[2], std::uint32_t to) {
   ptx::store_shared(to, f[0].offset, f[0].scale, f[1].offset, f[1].scale);
@@ -121,7 +123,8 @@ class FactorMaker {
 
 // Of scales of 16 bits, of x's type; kZeros: with zero points. Their groups are of 32, 64 or 128, an even number: a group is
 // a period, or two where a stage has one. Groups that are over are shifted out of the registers, so that the next stage's
-// are always in the same ones: a stage's factors must take these two warps less time than its products the others.
+// are always in the same ones: a stage's factors must take these two warps less time than its products the others, or those
+// wait.
 template <class F, bool kZeros>
 class ShortFactorMaker {
  public:
@@ -151,14 +154,14 @@ class ShortFactorMaker {
 
   // A stage's.
   __device__ __forceinline__ void make(std::uint32_t to) {
-    const std::uint32_t first = F::kChanges == 1 && group_ % 2 != 0 ? kUpper : kLower;
+    const std::uint32_t of_first = F::kChanges == 1 && group_ % 2 != 0 ? kUpper : kLower;
     to += factor_place(channel_);
 #pragma unroll
     for (int change = 0; change < F::kChanges; ++change) {
       typename F::Factors factors[2];
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        const std::uint32_t scale = __byte_perm(now_[i].scales[change / 2], 0, change % 2 == 0 ? first : kUpper);
+        const std::uint32_t scale = __byte_perm(now_[i].scales[change / 2], 0, change % 2 == 0 ? of_first : kUpper);
         if constexpr (F::kRounded) {
           factors[i].scale = scale;
         } else {
@@ -214,23 +217,23 @@ class ShortFactorMaker {
     }
   }
 
-  // Of eight groups.
-  __device__ __forceinline__ void ask(std::uint32_t* scales, std::uint32_t* zero_points, int i, int first) const {
+  // Loads eight groups of a channel, from `first` on.
+  __device__ __forceinline__ void ask(std::uint32_t* scales, std::uint32_t* zero_points, int channel, int first) const {
     if (together_) {
       const int group = min(first, groups_ - 8);
-      const uint4 v = __ldg(reinterpret_cast<const uint4*>(scales_[i] + group / 2));
+      const uint4 v = __ldg(reinterpret_cast<const uint4*>(scales_[channel] + group / 2));
       scales[0] = v.x, scales[1] = v.y, scales[2] = v.z, scales[3] = v.w;
       if (!kZeros) return;
-      const uint2 z = __ldg(reinterpret_cast<const uint2*>(zero_points_[i] + group));
+      const uint2 z = __ldg(reinterpret_cast<const uint2*>(zero_points_[channel] + group));
       zero_points[0] = z.x, zero_points[1] = z.y;
       return;
     }
 #pragma unroll
     for (int pair = 0; pair < 4; ++pair) {
       const int group = min(first + 2 * pair, groups_ - 2);
-      scales[pair] = __ldg(scales_[i] + group / 2);
+      scales[pair] = __ldg(scales_[channel] + group / 2);
       if (!kZeros) continue;
-      const std::uint8_t* z = zero_points_[i] + group;
+      const std::uint8_t* z = zero_points_[channel] + group;
       const std::uint32_t two = __ldg(z) | static_cast<std::uint32_t>(__ldg(z + 1)) << 8;
       zero_points[pair / 2] = pair % 2 == 0 ? two : zero_points[pair / 2] | two << 16;
     }

@@ -41,8 +41,8 @@ struct FloatW {
   static constexpr int kBatch = kTokens <= 64 ? kSteps : kTokens == 128 ? 2 : 1;
   static constexpr int kBatches = kTokens <= 64 ? 1 : 2;
   static constexpr int kAhead = kTokens <= 64 ? 0 : 2 / kBatch;
-  static_assert(kPeriod <= kSteps && (!kRounded || kPeriod >= kBatch));  // all are powers of two
-  static constexpr int kChanges = kPeriod > 0 ? kSteps / kPeriod : 0;    // of a stage: how often scales may change
+  static_assert(kPeriod <= kSteps && (!kRounded || (kAhead > 0 && kPeriod >= kAhead * kBatch)));  // all are powers of two
+  static constexpr int kChanges = kPeriod > 0 ? kSteps / kPeriod : 0;  // of a stage: how often scales may change
   using Factors = std::conditional_t<kRounded, GroupFactors, SumFactors>;
   static constexpr int kChangeBytes = kChannels * static_cast<int>(sizeof(Factors));
   static constexpr int kFactorBytes = kChanges * kChangeBytes;
@@ -114,7 +114,8 @@ class RoundedConversion {
   using R = Rounded<typename F::X, typename F::Convert>;
 
  public:
-  __device__ __forceinline__ RoundedConversion(const ChannelFactors& /*of groups instead*/, int thread) : convert_(thread) {}
+  __device__ __forceinline__ RoundedConversion(const ChannelFactors& /*unused: factors come with every stage*/, int thread)
+      : convert_(thread) {}
 
   // For the factors of a stage's step, if they change with it; and takes those asked for, before its conversion.
   __device__ __forceinline__ void ask(std::uint32_t factors, int step) {

@@ -16,8 +16,8 @@ namespace octavo::sm90 {
 template <class F>
 void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& tile) {
   using Shared = FloatWShared<F>;
-  // Three stages, which a kernel with rounded weights holds at a time. Hopper gives a CTA 227 KB.
-  static_assert(!F::kRounded || Shared::bytes(F::kTokens, 3) <= 227 * 1024);
+  // Three stages: two that products hold at a time, and one that is filled. Hopper gives a CTA 227 KB.
+  static_assert(F::kAhead == 0 || Shared::bytes(F::kTokens, 3) <= 227 * 1024);
   const cuda::Gpu* gpu = *cuda::gpu(a.x.device);
   s.rounds = tile.rounds;
   s.cluster = tile.cluster;

@@ -32,7 +32,7 @@ class Products {
   __device__ __forceinline__ void multiply(int blocks) {
     const std::uint32_t first_lane = in_register(threadIdx.x % 32 == 0 ? 1 : 0);
     if (blocks == 0) return;
-    open(false);
+    wait_full(false);
 #pragma unroll
     for (int first = 0; first < kAhead * kBatch; first += kBatch) ask(stage_.index, first);
     std::uint32_t before = 0;  // the barrier of the stage in front
@@ -51,9 +51,9 @@ class Products {
   }
 
  private:
-  // Waits for the stage stage_, of whose barrier may be known that it is full.
-  __device__ __forceinline__ void open(bool full) {
-    if (!full) barrier_wait(shared_.full + stage_.index * 8, stage_.phase);
+  // Waits until the stage stage_ is full, unless that is known.
+  __device__ __forceinline__ void wait_full(bool known) {
+    if (!known) barrier_wait(shared_.full + stage_.index * 8, stage_.phase);
   }
 
   __device__ __forceinline__ Raw* raw(int first) { return raw_[first / kBatch % kPlaces]; }
@@ -75,13 +75,16 @@ class Products {
   __device__ __forceinline__ void multiply_stage(More /*more*/, std::uint32_t before, std::uint32_t tells) {
     constexpr int kOpen = F::kSteps - kAhead * kBatch;  // where the next stage's first batch is asked for
     constexpr int kTest = kOpen - kBatch;
-    static_assert(kAhead == 0 || (kTest >= 0 && F::kSteps / kBatch % kPlaces == 0));
+    // The stage before is given back before this waits for the next one: two stages are held at a time. And a stage's
+    // batches have fixed places.
+    static_assert(kAhead == 0 || (kTest >= 0 && kOpen > (kBatches - 1) * kBatch));
+    static_assert(F::kSteps / kBatch % kPlaces == 0 && F::kSteps / kBatch % kBatches == 0);
     const int stage = stage_.index;
     bool full = false;
 #pragma unroll
     for (int first = 0; first < F::kSteps; first += kBatch) {
       if constexpr (F::kRounded) conversion_.take(first);
-      if (first == kOpen && More::value) open(full);
+      if (first == kOpen && More::value) wait_full(full);
       if (const int ahead = first + kAhead * kBatch; ahead < F::kSteps) {
         ask(stage, ahead);
       } else if (More::value) {
@@ -95,11 +98,12 @@ class Products {
     }
     if (kAhead == 0) {
       stage_.advance(a_.stages);
-      if (More::value) open(false);
+      if (More::value) wait_full(false);
     }
   }
 
-  // Converts a batch and multiplies it. When the batch before whose place it takes is done, so may be the stage before.
+  // Converts a batch and multiplies it, when that whose fragments it overwrites is done. In a stage's batch kBatches - 1
+  // that was the last one of the stage before, which is given back then, by a lane of every warp (tells), if there was one.
   __device__ __forceinline__ void multiply_batch(int stage, int first, std::uint32_t before, std::uint32_t tells) {
     Fragment(&f)[kBatch] = fragments_[first / kBatch % kBatches];
     wgmma_wait<kBatches - 1>();
@@ -111,7 +115,7 @@ class Products {
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       const int step = first + i;
-      const std::uint32_t at = shared_.ring + stage * shared_.stage_bytes + step / 4 * shared_.x_box_bytes;
+      const std::uint32_t at = shared_.x(stage) + step / 4 * shared_.x_box_bytes;
       constexpr std::uint64_t kDescriptor = tile_descriptor(0);
       const std::uint32_t low = at / 16 + (static_cast<std::uint32_t>(kDescriptor) + step % 4 * 2);
       FloatWgmma<typename F::X, F::kTokens>::multiply(sums_, f[i], kDescriptor >> 32 << 32 | low, true);
@@ -131,8 +135,8 @@ class Products {
   Fragment fragments_[kBatches][kBatch];
 };
 
-// The same with groups: each period's sums are scaled and added to those of the tile. Meanwhile the other warpgroup
-// multiplies.
+// The sums of a tile with groups whose sums are scaled: each period's are, and added to those of the tile. Meanwhile the
+// other warpgroup multiplies.
 template <class F>
 __device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const FloatWShared<typename F::Layout>& shared,
                                                 int blocks, Stage& stage, float (&sums)[F::kTokens / 2]) {

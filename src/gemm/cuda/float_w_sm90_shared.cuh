@@ -1,8 +1,6 @@
 // Where everything of a weight-only kernel of Hopper stands in shared memory: see float_w_sm90_kernel.cuh.
 #pragma once
 
-#include "core/ptx.cuh"
-#include "gemm/cuda/float_w_sm90_factors.cuh"
 #include "gemm/cuda/float_w_sm90_store.cuh"
 
 namespace octavo::sm90 {

@@ -42,9 +42,9 @@ enum class Scaling : std::uint8_t {
   kRoundedShort,
 };
 
-// Cycles of an SM: of large tiles as ncu counts them at a fixed clock on an H100, 4 % less, since those of small ones are
-// fitted to times at the clock that such a kernel has. Of many rounds it falls to what the power allows, and of large tiles
-// those for which less is copied go ahead.
+// Cycles of an SM, of fp16 and scales of 16 bits: those of small tiles fitted to their times on an H100, those of large ones
+// near what ncu counts at a fixed clock, some 3 % less, which makes the two comparable. Of many rounds the clock falls to
+// what the power allows, and of large tiles those for which less is copied go ahead.
 struct TileCost {
   int tokens;
   double cycles[5];  // of 64 along K, by Scaling; that of a tile that is not made is large
