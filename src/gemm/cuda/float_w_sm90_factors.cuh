@@ -15,7 +15,7 @@ inline constexpr int kFactorWarps = 2;
 // side by side.
 __device__ __forceinline__ int factor_channel(int warp, int lane) { return warp * 64 + lane / 8 * 16 + lane % 8; }
 __device__ __forceinline__ std::uint32_t factor_place(int channel) {  // of factor_channel(); a channel's take 8 bytes
-  return (channel + channel % 8) * 8;
+  return (channel / 8 * 8 + channel % 8 * 2) * 8;
 }
 
 __device__ __forceinline__ void store_factors(const GroupFactors (&f)[2], std::uint32_t to) {
