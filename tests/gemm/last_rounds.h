@@ -24,5 +24,7 @@ inline constexpr TileProduct kRoundedTiles[] = {{100, 392, 800, 128},  {250, 614
 // Their K for which groups are an even number, as those with scales of 16 bits are; a last stage, and a last group of 64 or
 // 128, are not whole here either.
 constexpr int k_of_even_groups(std::int64_t group) { return group == 32 ? 832 : 736; }
+// And those where stages are whole too, but rows of scales do not begin at multiples of 16 bytes.
+constexpr int k_of_whole_stages(std::int64_t group) { return group == 128 ? 768 : 896; }
 
 }  // namespace octavo::test

@@ -68,8 +68,10 @@ TEST(Sm90Tile, LastRoundsOfTests) {
   for (const auto& [M, N, K, tokens] : test::kRoundedTiles) {
     for (const Scaling scaling : {Scaling::kRounded, Scaling::kRoundedShort}) {
       EXPECT_EQ(choose(M, N, K, scaling, 132).tokens, tokens) << M;
-      EXPECT_EQ(choose(M, N, test::k_of_even_groups(32), scaling, 132).tokens, tokens) << M;
-      EXPECT_EQ(choose(M, N, test::k_of_even_groups(64), scaling, 132).tokens, tokens) << M;
+      for (const std::int64_t group : {32, 64, 128}) {
+        EXPECT_EQ(choose(M, N, test::k_of_even_groups(group), scaling, 132).tokens, tokens) << M;
+        EXPECT_EQ(choose(M, N, test::k_of_whole_stages(group), scaling, 132).tokens, tokens) << M;
+      }
     }
   }
   for (const auto& [M, N, K, tokens] : test::kNarrowRounds) {

@@ -89,6 +89,7 @@ __device__ __forceinline__ void reduce(const DecodeArguments& a, int tile, const
     for (int i = 0; i < 2; ++i) {
       const int row = min(n + i * 8, a.N - 1);
       if constexpr (Kind::kFlush == 0) w_scale[i] = cuda::w_scale_at(a.epilogue, row);
+      w_scale[i] /= P::kUnit;
       if (a.epilogue.bias != nullptr) bias[i] = cuda::bias_at(a.epilogue, row);
       if constexpr (Kind::kInteger) {
 #pragma unroll
@@ -130,7 +131,7 @@ __device__ __forceinline__ void reduce(const DecodeArguments& a, int tile, const
         }
         v = cuda::scale_sum(d[j][i], w_scale[i / 2], x_scale[j][i % 2]);
       } else {
-        v = Kind::kFlush > 0 ? d[j][i] : __fmul_rn(d[j][i], w_scale[i / 2]);
+        v = __fmul_rn(d[j][i], w_scale[i / 2]);
       }
       if (a.epilogue.bias != nullptr) v = __fadd_rn(v, bias[i / 2]);
       store(a, m, row, v);

@@ -40,7 +40,8 @@ __device__ __forceinline__ uint4 part_of(const std::uint8_t* from, int bytes) {
 template <class X, int kBits>
 struct Product {
   using Sum = float;
-  Weights<X, kBits> low, high;  // of channels g and g + 8
+  static constexpr float kUnit = Weights<X, kBits>::kUnit;  // of sums
+  Weights<X, kBits> low, high;                              // of channels g and g + 8
 
   template <int kTokenTiles>
   __device__ void slab(float (&d)[kTokenTiles][2][4], const std::uint32_t* q_low, const std::uint32_t* q_high,
@@ -66,6 +67,7 @@ struct Product {
 template <>
 struct Product<std::int8_t, 8> {
   using Sum = std::int32_t;
+  static constexpr float kUnit = 1;
 
   template <int kTokenTiles>
   __device__ void slab(std::int32_t (&d)[kTokenTiles][2][4], const std::uint32_t* low, const std::uint32_t* high,

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "gemm/cuda/bf16_units.cuh"
 #include "gemm/cuda/sm90_float.cuh"
 
 namespace octavo::sm90 {
@@ -93,17 +94,20 @@ __device__ __forceinline__ std::uint32_t in_register(std::uint32_t known) {
   return value;
 }
 
-// Conversion of pairs, as a thread does it: behind the exponents of a power of two, stored bits are numbers biased by it;
-// `offset`, of the same exponents and with the row's zero point, is subtracted.
+// Conversion of pairs, as a thread does it: behind the right exponent, stored bits are numbers, from which `offset`, which has
+// the row's zero point, is taken. What comes out counts in units of kUnit.
 template <class X, Storage kStorage, bool kTogether>
 class Convert;
 
-// 1024 + u for u below 1024 is 0x6400 | u in fp16, and 64 + u for u below 16 is 0x5400 | u << 4.
+// 1024 + u for u below 1024 is 0x6400 | u in fp16, and 64 + u for u below 16 is 0x5400 | u << 4: biased by a power of two,
+// which is subtracted together with the zero point.
 template <Storage kStorage, bool kTogether>
 class Convert<__half, kStorage, kTogether> {
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
 
  public:
+  static constexpr float kUnit = 1;
+
   // The exponents are bytes 1 and 3 of the offset, between which a byte of nibbles goes twice.
   __device__ __forceinline__ explicit Convert(int thread) : select_(0x7050 + (kTogether ? thread % 4 * 0x0101 : 0)) {}
 
@@ -125,33 +129,31 @@ class Convert<__half, kStorage, kTogether> {
   std::uint32_t select_;
 };
 
-// 128 + u for u below 128 is 0x4300 | u in bf16; the eighth bit makes 256 of 128 where it stands alone.
+// A fused multiply-add makes units of what is stored (bf16_units.cuh).
 template <Storage kStorage, bool kTogether>
 class Convert<__nv_bfloat16, kStorage, kTogether> {
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
 
  public:
-  __device__ __forceinline__ explicit Convert(int thread)
-      : exponents_(in_register(kNibbles ? 0x43004300 : 0x43)), select_(0x4440 + thread % 4) {}
+  static constexpr float kUnit = cuda::kBf16Unit;
+  // Of integers(), whose second nibble stands where it is in its byte.
+  static constexpr std::uint32_t kFactors =
+      kNibbles ? (cuda::kBf16Factors & 0xffff) | (cuda::kBf16FactorsOfUpperNibbles & 0xffff0000) : cuda::kBf16Factors;
 
-  __device__ static std::uint32_t offset(int zero_point) {
-    if constexpr (kNibbles) return 0x43004300 + static_cast<std::uint32_t>(zero_point) * 0x00010001;
-    return bits(__bfloat162bfloat162(__int2bfloat16_rn(zero_point - 128)));
+  __device__ __forceinline__ explicit Convert(int thread)
+      : select_(0x4040 + (kTogether ? thread % 4 * 0x0101 : 0)) {}
+
+  __device__ static std::uint32_t offset(int zero_point) { return cuda::bf16_offset(static_cast<std::uint32_t>(zero_point)); }
+  __device__ std::uint32_t integers(std::uint32_t raw) const {
+    if constexpr (kNibbles) return __byte_perm(raw, 0, select_) & 0x00f0000f;
+    return __byte_perm(kStorage == Storage::kInt8 ? raw ^ 0x8080 : raw, 0, 0x4140);
   }
   __device__ std::uint32_t pair(std::uint32_t raw, std::uint32_t offset) const {
-    using Pair = __nv_bfloat162;
-    if constexpr (kNibbles) {
-      const std::uint32_t byte = kTogether ? __byte_perm(raw, 0, select_) : raw;
-      return bits(__hsub2(as_pair<Pair>((byte * 0x1001 & 0x000f000f) | exponents_), as_pair<Pair>(offset)));
-    } else {  // uint8: q - 128 first, because 128 + zero point may take nine bits
-      const std::uint32_t wide = __byte_perm(kStorage == Storage::kUInt8 ? raw ^ 0x8080 : raw, exponents_, 0x4140);
-      const Pair q = __hsub2(as_pair<Pair>(wide & 0xff7fff7f), as_pair<Pair>(wide & 0xff80ff80));
-      return bits(kStorage == Storage::kUInt8 ? __hsub2(q, as_pair<Pair>(offset)) : q);
-    }
+    return cuda::bf16_units(integers(raw), kFactors, offset);
   }
 
  private:
-  std::uint32_t exponents_, select_;
+  std::uint32_t select_;
 };
 
 // A thread's fragment of a step; upper and lower are the offsets of its two rows.

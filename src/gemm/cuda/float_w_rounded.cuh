@@ -12,27 +12,34 @@
 // of the stored bits. Both are exact, d being an integer below 256 and the scale below 2^15 then, and 2^-25 |d| becomes
 // 2^-37 |d|, so that ŵ has the error of a rounding to fp16, with its subnormal numbers and its overflow. Larger scales are
 // taken as they are.
+//
+// In bf16, with a scale of 16 bits and no zero points, conversion and scale are one fused multiply-add, stored · s - z · s, of
+// which z · s is exact, z being a power of two: ŵ is the same number.
 #pragma once
 
 #include "gemm/cuda/float_w_fragment.cuh"
 
 namespace octavo::sm90 {
 
-// What the weights of a row's group are converted with: what is subtracted (as Convert has it), and the parts of the scale,
-// high and low; or a scale of 16 bits, twice.
+// What the weights of a row's group are converted with: what is subtracted (as Convert has it), and the scale, by HowScaled.
 struct GroupFactors {
   std::uint32_t offset, scale;
 };
 
-// Each twice in a register.
+enum class HowScaled : std::uint8_t {
+  kInTwoParts,  // high and low of a scale in float32
+  kInOne,       // a scale of 16 bits, twice
+  kFused,       // the same times what conversion multiplies with; `offset` times the scale is subtracted
+};
+
+// The scale's numbers each twice in a register.
 struct WideFactors {
   std::uint32_t offset, high, low;
 };
 
-// kExact: of a scale of 16 bits.
-template <bool kExact>
+template <HowScaled kHow>
 __device__ __forceinline__ WideFactors widened(const GroupFactors& f) {
-  if constexpr (kExact) return {f.offset, f.scale, 0};
+  if constexpr (kHow != HowScaled::kInTwoParts) return {f.offset, f.scale, 0};
   return {f.offset, __byte_perm(f.scale, 0, 0x1010), __byte_perm(f.scale, 0, 0x3232)};
 }
 
@@ -47,9 +54,9 @@ __device__ __forceinline__ std::uint32_t split_scale(__nv_bfloat16 /*x*/, float 
 }
 
 // (q - z) · s of a pair.
-template <bool kExact, class Pair>
+template <HowScaled kHow, class Pair>
 __device__ __forceinline__ std::uint32_t scaled(Pair d, const WideFactors& f) {
-  if constexpr (kExact) return bits(__hmul2(d, as_pair<Pair>(f.high)));
+  if constexpr (kHow == HowScaled::kInOne) return bits(__hmul2(d, as_pair<Pair>(f.high)));
   return bits(__hfma2(d, as_pair<Pair>(f.high), __hmul2(d, as_pair<Pair>(f.low))));
 }
 
@@ -58,24 +65,45 @@ struct Rounded;
 
 template <class Convert>
 struct Rounded<__half, Convert> {
+  static constexpr HowScaled kSymmetric = HowScaled::kInOne;  // of scales of 16 bits
+
   __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point) {
     const bool small = fabsf(scale) < 8;  // twelve less in the exponents of both halves
     return {Convert::offset(zero_point) - (small ? 0x30003000 : 0), split_scale(__half(), small ? scale * 4096 : scale)};
   }
-  template <bool kExact>
+  // Of a scale of 16 bits, which stands twice.
+  template <HowScaled kHow>
+  __device__ __forceinline__ static GroupFactors factors(std::uint32_t scale, std::uint32_t offset) {
+    return {offset, scale};
+  }
+  template <HowScaled kHow>
   __device__ __forceinline__ static std::uint32_t pair(const Convert& convert, std::uint32_t raw, const WideFactors& f) {
-    return scaled<kExact>(__hsub2(as_pair<__half2>(convert.biased(raw, f.offset)), as_pair<__half2>(f.offset)), f);
+    return scaled<kHow>(__hsub2(as_pair<__half2>(convert.biased(raw, f.offset)), as_pair<__half2>(f.offset)), f);
   }
 };
 
 template <class Convert>
 struct Rounded<__nv_bfloat16, Convert> {
+  using Pair = __nv_bfloat162;
+  static constexpr HowScaled kSymmetric = HowScaled::kFused;
+
   __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point) {
     return {Convert::offset(zero_point), split_scale(__nv_bfloat16(), scale)};
   }
-  template <bool kExact>
+  template <HowScaled kHow>
+  __device__ __forceinline__ static GroupFactors factors(std::uint32_t scale, std::uint32_t offset) {
+    if constexpr (kHow == HowScaled::kInTwoParts) return {offset, scale & 0xffff};
+    if constexpr (kHow == HowScaled::kInOne) return {offset, scale};
+    const auto times_scale = [&](std::uint32_t v) { return bits(__hmul2(as_pair<Pair>(v), as_pair<Pair>(scale))); };
+    return {times_scale(offset), times_scale(Convert::kFactors)};
+  }
+  template <HowScaled kHow>
   __device__ __forceinline__ static std::uint32_t pair(const Convert& convert, std::uint32_t raw, const WideFactors& f) {
-    return scaled<kExact>(as_pair<__nv_bfloat162>(convert.pair(raw, f.offset)), f);
+    if constexpr (kHow == HowScaled::kFused) {
+      return cuda::bf16_units(convert.integers(raw), f.high, f.offset);
+    } else {
+      return scaled<kHow>(as_pair<Pair>(convert.pair(raw, f.offset)), f);
+    }
   }
 };
 

@@ -262,6 +262,7 @@ __device__ void write(const FloatWArguments& a, float* shared, const Sums<F>& su
 #pragma unroll
   for (int i = 0; i < kOutputs; ++i) {
     scale[i] = !F::kGroups && i < count ? a.groups.scale.at(a.groups.per_tensor ? 0 : n + i, 0) : 1;
+    scale[i] /= cuda::Weights<typename F::X, F::kBits>::kUnit;
     bias[i] = a.bias.bias != nullptr && i < count ? bias_at(a.bias, n + i) : 0;
   }
 #pragma unroll 1  // code that runs once a block costs most where it is long

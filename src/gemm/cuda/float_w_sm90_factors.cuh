@@ -25,10 +25,28 @@ __device__ __forceinline__ void store_factors(const SumFactors (&f)[2], std::uin
   ptx::store_shared(to, f[0].offset, __float_as_uint(f[0].scale), f[1].offset, __float_as_uint(f[1].scale));
 }
 
+__device__ __forceinline__ bool is_aligned(const void* p, int bytes) {
+  return reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
+}
+
 // Whether a matrix's rows begin at multiples of so many bytes.
 template <class Rows>
 __device__ __forceinline__ bool rows_aligned(const Rows& rows, int bytes) {
   return (reinterpret_cast<std::uintptr_t>(rows.data) | rows.stride) % bytes == 0;
+}
+
+// Between what has been loaded and is taken now, and loads into its place: the compiler would load into other registers
+// first, and wait for them to move them there.
+template <class T, int kCount>
+__device__ __forceinline__ void taken(T (&words)[kCount]) {
+#pragma unroll
+  for (T& word : words) {
+    if constexpr (std::is_same_v<T, float>) {
+      asm volatile("" : "+f"(word));
+    } else {
+      asm volatile("" : "+r"(word));
+    }
+  }
 }
 
 // Of scales in float32, and groups of any size: those of four groups are loaded together.
@@ -61,7 +79,7 @@ class FactorMaker {
       for (int i = 0; i < 2; ++i) {
         const float(&s)[4] = four_[i].scales;
         const float scale = (group & 2) != 0 ? (group & 1) != 0 ? s[3] : s[2] : (group & 1) != 0 ? s[1] : s[0];
-        const int zero_point = static_cast<int>(four_[i].zero_points >> group * 8 & 255);
+        const int zero_point = static_cast<int>(four_[i].zero_points[0] >> group * 8 & 255);
         factors[i] = made(scale, zero_point);
       }
       store_factors(factors, to + factor_place(channel_));
@@ -76,12 +94,12 @@ class FactorMaker {
  private:
   struct Four {
     float scales[4];
-    std::uint32_t zero_points;
+    std::uint32_t zero_points[1];
   };
 
   __device__ __forceinline__ static typename F::Factors made(float scale, int zero_point) {
     if constexpr (F::kRounded) {
-      return Rounded<typename F::X, typename F::Convert>::factors(scale, zero_point);
+      return F::Rounded::factors(scale, zero_point);
     } else {
       return {F::Convert::offset(zero_point), scale};
     }
@@ -90,25 +108,30 @@ class FactorMaker {
   // The next four groups' turn, and asks for the ones behind them. Groups past the last are used with no other x than 0.
   __device__ __forceinline__ void take_next(int four) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) four_[i] = next_[i];
+    for (int i = 0; i < 2; ++i) {
+      four_[i] = next_[i];
+      taken(four_[i].scales);
+      taken(four_[i].zero_points);
+    }
     const int first = min(four, last_ / 4) * 4;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int row = a_.channel_row(n_ + i * 8);
       const auto* scales = reinterpret_cast<const float*>(a_.scale.place(row, first));
       const std::uint8_t* zero_points = a_.zero_point(row) + first;
-      next_[i].zero_points = a_.zero * 0x01010101u;
+      std::uint32_t& four_zeros = next_[i].zero_points[0];
+      four_zeros = a_.zero * 0x01010101u;
       if (together_) {
         const float4 v = __ldg(reinterpret_cast<const float4*>(scales));
         next_[i].scales[0] = v.x, next_[i].scales[1] = v.y, next_[i].scales[2] = v.z, next_[i].scales[3] = v.w;
-        if (a_.zero_point.data != nullptr) next_[i].zero_points = __ldg(reinterpret_cast<const std::uint32_t*>(zero_points));
+        if (a_.zero_point.data != nullptr) four_zeros = __ldg(reinterpret_cast<const std::uint32_t*>(zero_points));
       } else {
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
           const int group = min(j, last_ - first);
           next_[i].scales[j] = __ldg(scales + group);
           if (a_.zero_point.data == nullptr) continue;
-          next_[i].zero_points = __byte_perm(next_[i].zero_points, __ldg(zero_points + group), 0x3210 ^ (4 ^ j) << 4 * j);
+          four_zeros = __byte_perm(four_zeros, __ldg(zero_points + group), 0x3210 ^ (4 ^ j) << 4 * j);
         }
       }
     }
@@ -124,28 +147,31 @@ class FactorMaker {
 // Of scales of 16 bits, of x's type; kZeros: with zero points. Their groups are of 32, 64 or 128, an even number: a group is
 // a period, or two where a stage has one. Groups that are over are shifted out of the registers, so that the next stage's
 // are always in the same ones: a stage's factors must take these two warps less time than its products the others, or those
-// wait.
+// wait. Scales and zero points are loaded in blocks of eight, aligned ones, wherever rows begin: those of the row in front
+// are skipped.
 template <class F, bool kZeros>
 class ShortFactorMaker {
  public:
   __device__ __forceinline__ ShortFactorMaker(const FloatWArguments& a, int warp, int lane)
       : a_(a), channel_(factor_channel(warp, lane)), periods_(a.group_size / (F::kPeriod * 16)) {
     groups_ = a.K / a.group_size + (a.K % a.group_size > 0 ? 1 : 0);
-    together_ = groups_ % 8 == 0 && rows_aligned(a.scale, 16) && rows_aligned(a.zero_point, 8);
+    // Rows stand one behind the other, and all of them fill blocks; and no stage has groups of the next row.
+    in_blocks_ = (groups_ % 8 == 0 || a.K % F::kBlockK == 0) && a.N * static_cast<std::int64_t>(groups_) % 8 == 0 &&
+                 a.scale.stride == groups_ * 2 && is_aligned(a.scale.data, 16) &&
+                 (!kZeros || (a.zero_point.stride == groups_ && is_aligned(a.zero_point.data, 8)));
+    last_block_ = static_cast<std::uint32_t>(a.N * static_cast<std::int64_t>(groups_) / 8 - 1);
     offset_ = F::Convert::offset(a.zero);
   }
 
   // The channels of a tile from n on, and a period along K where a stage begins.
   __device__ __forceinline__ void begin(int n, int period) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int row = a_.channel_row(n + channel_ + i * 8);
-      scales_[i] = reinterpret_cast<const std::uint32_t*>(a_.scale.place(row, 0));
-      if (kZeros) zero_points_[i] = a_.zero_point(row);
-    }
+    n_ = n + channel_;
     const int group = period / periods_;
     left_ = periods_ - period % periods_;
     group_ = group / kAtOnce * kAtOnce;
+    const std::int64_t first = n_ * static_cast<std::int64_t>(groups_) + group_;
+    block_ = static_cast<std::uint32_t>(first / 8);
+    skip_ = in_blocks_ ? static_cast<int>(first % 8) : 0;
 #pragma unroll 1
     for (int i = 0; i < 2; ++i) take_next(group_ + i * kAtOnce);
 #pragma unroll 1
@@ -162,13 +188,13 @@ class ShortFactorMaker {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const std::uint32_t scale = __byte_perm(now_[i].scales[change / 2], 0, change % 2 == 0 ? of_first : kUpper);
+        std::uint32_t offset = offset_;
+        if (kZeros) offset = F::Convert::offset(static_cast<int>(now_[i].zero_points[0] >> change * 8 & 255));
         if constexpr (F::kRounded) {
-          factors[i].scale = scale;
+          factors[i] = F::Rounded::template factors<kZeros ? F::kWithZeros : F::kSymmetric>(scale, offset);
         } else {
-          factors[i].scale = cuda::Element<typename F::X>::value(scale & 0xffff);
+          factors[i] = {offset, cuda::Element<typename F::X>::value(scale & 0xffff)};
         }
-        factors[i].offset = offset_;
-        if (kZeros) factors[i].offset = F::Convert::offset(static_cast<int>(now_[i].zero_points[0] >> change * 8 & 255));
       }
       store_factors(factors, to + change * F::kChangeBytes);
     }
@@ -181,8 +207,12 @@ class ShortFactorMaker {
  private:
   static constexpr int kAtOnce = F::kChanges == 4 ? 16 : 8;         // groups that are loaded together
   static constexpr std::uint32_t kLower = 0x1010, kUpper = 0x3232;  // of the two scales of a register, twice
+  static constexpr int kBlocks = kAtOnce / 8;
   struct Groups {
     std::uint32_t scales[kAtOnce / 2], zero_points[kAtOnce / 4];
+  };
+  struct Blocks {  // one more
+    std::uint32_t scales[kAtOnce / 2 + 4], zero_points[kAtOnce / 4 + 2];
   };
 
   // A stage's groups are over.
@@ -204,49 +234,77 @@ class ShortFactorMaker {
     }
   }
 
-  // The next groups' turn, and asks for the ones behind them, from `first` on. Groups past the last are used with no other x
-  // than 0.
+  // The next groups' turn, and asks for the ones behind them, from `first` on.
   __device__ __forceinline__ void take_next(int first) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      now_[i] = next_[i];
-#pragma unroll
-      for (int eight = 0; eight < kAtOnce / 8; ++eight) {
-        ask(next_[i].scales + eight * 4, next_[i].zero_points + eight * 2, i, first + eight * 8);
+      skip(now_[i], next_[i]);
+      taken(now_[i].scales);
+      if (kZeros) taken(now_[i].zero_points);
+      if (in_blocks_) {
+        ask_blocks(next_[i], block_ + i * groups_);
+      } else {
+        ask(next_[i], a_.channel_row(n_ + i * 8), first);
       }
+    }
+    block_ += kBlocks;
+  }
+
+  // What is left of blocks without the groups of the row in front: 0, 2, 4 or 6.
+  __device__ __forceinline__ void skip(Groups& to, const Blocks& from) const {
+    std::uint32_t scales[kAtOnce / 2 + 1];
+#pragma unroll
+    for (int i = 0; i <= kAtOnce / 2; ++i) scales[i] = (skip_ & 4) != 0 ? from.scales[i + 2] : from.scales[i];
+#pragma unroll
+    for (int i = 0; i < kAtOnce / 2; ++i) to.scales[i] = (skip_ & 2) != 0 ? scales[i + 1] : scales[i];
+    if (!kZeros) return;
+    std::uint32_t zero_points[kAtOnce / 4 + 1];
+#pragma unroll
+    for (int i = 0; i <= kAtOnce / 4; ++i) {
+      zero_points[i] = (skip_ & 4) != 0 ? from.zero_points[i + 1] : from.zero_points[i];
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce / 4; ++i) {
+      to.zero_points[i] = __funnelshift_r(zero_points[i], zero_points[i + 1], (skip_ & 2) * 8);
     }
   }
 
-  // Loads eight groups of a channel, from `first` on.
-  __device__ __forceinline__ void ask(std::uint32_t* scales, std::uint32_t* zero_points, int channel, int first) const {
-    if (together_) {
-      const int group = min(first, groups_ - 8);
-      const uint4 v = __ldg(reinterpret_cast<const uint4*>(scales_[channel] + group / 2));
-      scales[0] = v.x, scales[1] = v.y, scales[2] = v.z, scales[3] = v.w;
-      if (!kZeros) return;
-      const uint2 z = __ldg(reinterpret_cast<const uint2*>(zero_points_[channel] + group));
-      zero_points[0] = z.x, zero_points[1] = z.y;
-      return;
-    }
+  // Loads a channel's from a block on. What is behind the last row's groups is not used.
+  __device__ __forceinline__ void ask_blocks(Blocks& to, std::uint32_t first) const {
 #pragma unroll
-    for (int pair = 0; pair < 4; ++pair) {
-      const int group = min(first + 2 * pair, groups_ - 2);
-      scales[pair] = __ldg(scales_[channel] + group / 2);
+    for (int i = 0; i <= kBlocks; ++i) {
+      if (i == kBlocks && skip_ == 0) break;
+      const std::uint32_t block = min(first + i, last_block_);
+      const uint4 s = __ldg(reinterpret_cast<const uint4*>(a_.scale.data) + block);
+      to.scales[4 * i] = s.x, to.scales[4 * i + 1] = s.y, to.scales[4 * i + 2] = s.z, to.scales[4 * i + 3] = s.w;
       if (!kZeros) continue;
-      const std::uint8_t* z = zero_points_[channel] + group;
+      const uint2 z = __ldg(reinterpret_cast<const uint2*>(a_.zero_point.data) + block);
+      to.zero_points[2 * i] = z.x, to.zero_points[2 * i + 1] = z.y;
+    }
+  }
+
+  // The same two groups at a time, from `first` on. Those past the last are used with no other x than 0.
+  __device__ __forceinline__ void ask(Blocks& to, int row, int first) const {
+#pragma unroll
+    for (int pair = 0; pair < kAtOnce / 2; ++pair) {
+      const int group = min(first + 2 * pair, groups_ - 2);
+      to.scales[pair] = __ldg(reinterpret_cast<const std::uint32_t*>(a_.scale.place(row, group)));
+      if (!kZeros) continue;
+      const std::uint8_t* z = a_.zero_point(row) + group;
       const std::uint32_t two = __ldg(z) | static_cast<std::uint32_t>(__ldg(z + 1)) << 8;
-      zero_points[pair / 2] = pair % 2 == 0 ? two : zero_points[pair / 2] | two << 16;
+      to.zero_points[pair / 2] = pair % 2 == 0 ? two : to.zero_points[pair / 2] | two << 16;
     }
   }
 
   const FloatWArguments& a_;
   int channel_, periods_, groups_;
-  bool together_;
-  std::uint32_t offset_;            // without zero points
-  const std::uint32_t* scales_[2];  // of the two channels
-  const std::uint8_t* zero_points_[2];
-  int group_, left_;  // the stage's first group, and periods left of it
-  Groups now_[2], next_[2];
+  bool in_blocks_;
+  std::uint32_t offset_;               // without zero points
+  std::uint32_t block_, last_block_;   // that is asked for next, of the first channel; the last one of all
+  int n_, skip_;                       // the first channel; groups that stand before a row's own
+  int group_, left_;                   // the stage's first group, and periods left of it
+  Groups now_[2];
+  Blocks next_[2];
 };
 
 }  // namespace octavo::sm90

@@ -50,11 +50,18 @@ struct FloatW {
   // 120 where a stage has four groups. (The compiler orders instructions by it.)
   static constexpr int kRegisters = kPeriod == 0 ? 232 : kTokens > 128 ? 208 : 192;
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
-  // Whether the threads of a row load its weights together. To take its bytes of them costs bf16 two instructions, which is
-  // more than the loads where shared memory has less to do for a product; and with few tokens in groups of 32 it was slower.
-  static constexpr bool kTogether =
-      kNibbles && (std::is_same_v<X, __half> || kTokens <= 128) && (kTokens > 32 || kPeriod != 2);
+  // Whether the threads of a row load its weights together. With few tokens in groups of 32 it was slower.
+  static constexpr bool kTogether = kNibbles && (kTokens > 32 || kPeriod != 2);
   using Convert = sm90::Convert<X, kStorage, kTogether>;
+  using Rounded = sm90::Rounded<X, Convert>;
+  // How weights meet scales of 16 bits. In bf16 registers do not suffice for a third way beside 256 tokens' sums.
+  static constexpr HowScaled kSymmetric = Rounded::kSymmetric;
+  static constexpr HowScaled kWithZeros =
+      kSymmetric == HowScaled::kFused && wide_tokens(kTokens) == 256 ? HowScaled::kInTwoParts : HowScaled::kInOne;
+  __device__ __forceinline__ static HowScaled how_scaled(const FloatWArguments& a) {
+    if (!a.scale.has_16_bits()) return HowScaled::kInTwoParts;
+    return a.zero_point.data != nullptr ? kWithZeros : kSymmetric;
+  }
   static constexpr bool kLargeStages = !kNibbles && kRounded;
   static constexpr int kPieces = (kTokens > 128 ? 4 : 2) - (kLargeStages ? 1 : 0);  // such that four stages fit beside them
 };
@@ -108,11 +115,9 @@ class ChannelConversion {
   std::uint32_t offset_[2];
 };
 
-// or times the scale of their group. kExact: scales have 16 bits.
-template <class F, bool kExact>
+// or times the scale of their group.
+template <class F, HowScaled kHow>
 class RoundedConversion {
-  using R = Rounded<typename F::X, typename F::Convert>;
-
  public:
   __device__ __forceinline__ RoundedConversion(const ChannelFactors& /*unused: factors come with every stage*/, int thread)
       : convert_(thread) {}
@@ -122,11 +127,11 @@ class RoundedConversion {
     if (step % F::kPeriod == 0) load_factors(asked_, factors + step / F::kPeriod * F::kChangeBytes);
   }
   __device__ __forceinline__ void take(int step) {
-    if (step % F::kPeriod == 0) upper_ = widened<kExact>(asked_[0]), lower_ = widened<kExact>(asked_[1]);
+    if (step % F::kPeriod == 0) upper_ = widened<kHow>(asked_[0]), lower_ = widened<kHow>(asked_[1]);
   }
 
   __device__ __forceinline__ Fragment operator()(const Raw& raw) const {
-    const auto pair = [&](int i) { return R::template pair<kExact>(convert_, raw.pairs[i], i % 2 == 0 ? upper_ : lower_); };
+    const auto pair = [&](int i) { return F::Rounded::template pair<kHow>(convert_, raw.pairs[i], i % 2 == 0 ? upper_ : lower_); };
     return {{pair(0), pair(1), pair(2), pair(3)}};
   }
 

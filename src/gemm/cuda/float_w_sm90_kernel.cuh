@@ -180,7 +180,7 @@ __device__ __forceinline__ void multiply_tile(const FloatWArguments& a, const Fl
   ChannelScaling scaling = {{1, 1}, {0, 0}};
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    if constexpr (F::kPeriod == 0) scaling.scale[i] = factors.scale[i];
+    scaling.scale[i] = (F::kPeriod == 0 ? factors.scale[i] : 1) / F::Convert::kUnit;
   }
   const auto load_bias = [&] {
     if (a.bias.bias == nullptr) return;
@@ -200,10 +200,15 @@ __device__ __forceinline__ void multiply_tile(const FloatWArguments& a, const Fl
     };
     if constexpr (!F::kRounded) {
       multiply(std::type_identity<ChannelConversion<F>>());
-    } else if (a.scale.has_16_bits()) {
-      multiply(std::type_identity<RoundedConversion<F, true>>());
     } else {
-      multiply(std::type_identity<RoundedConversion<F, false>>());
+      const HowScaled how = F::how_scaled(a);
+      if (how == HowScaled::kInTwoParts) {
+        multiply(std::type_identity<RoundedConversion<F, HowScaled::kInTwoParts>>());
+      } else if (how == F::kSymmetric) {
+        multiply(std::type_identity<RoundedConversion<F, F::kSymmetric>>());
+      } else if (how == HowScaled::kInOne) {
+        multiply(std::type_identity<RoundedConversion<F, HowScaled::kInOne>>());
+      }
     }
   }
   ptx::wait_for_predecessor();

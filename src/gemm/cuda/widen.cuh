@@ -6,18 +6,12 @@
 
 #include <cstdint>
 
+#include "gemm/cuda/bf16_units.cuh"
+
 namespace octavo::cuda {
 
-__device__ __forceinline__ std::uint32_t subtract(__half /*x*/, std::uint32_t a, std::uint32_t b) {
+__device__ __forceinline__ std::uint32_t subtract(std::uint32_t a, std::uint32_t b) {
   asm("sub.rn.f16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
-  return a;
-}
-__device__ __forceinline__ std::uint32_t subtract(__nv_bfloat16 /*x*/, std::uint32_t a, std::uint32_t b) {
-#if __CUDA_ARCH__ >= 900
-  asm("sub.rn.bf16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
-#else
-  asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(a) : "r"(b), "r"(0xbf80bf80u));  // b · -1 + a: rounded once too
-#endif
   return a;
 }
 
@@ -28,16 +22,17 @@ __device__ __forceinline__ std::uint32_t and_or(std::uint32_t a, std::uint32_t b
   return d;
 }
 
-// A channel's weights as pairs of X, and its zero point in the form that subtracts fastest, of which prepared() makes the
-// part that takes longest. Every value is exact: integers
-// up to 2048 are in float16, up to 256 in bfloat16. (Subnormal float16, which would save the addition of 1024, is not: a
-// tensor core aligns products by the exponents of their factors, and loses what is below.)
+// A channel's weights as pairs of X, in units of kUnit, and its zero point in the form that subtracts fastest, of which
+// prepared() makes the part that takes longest. Every value is exact: integers up to 2048 are in float16, and for bfloat16
+// see bf16_units.cuh. (Subnormal float16 itself, which would save the addition of 1024, is no operand: a tensor core aligns
+// products by the exponents of their factors, and loses what is below.)
 template <class X, int kBits>
 struct Weights;
 
 // int8, or uint8 with its zero point: bytes q and q ^ 0x80 are the same number apart from 128.
 template <>
 struct Weights<__half, 8> {
+  static constexpr float kUnit = 1;
   std::uint32_t flip = 0x80808080u;  // of int8; 0 of uint8
   std::uint32_t bias = 0x64806480u;  // 1024 + the zero point of the flipped byte, twice: 128, of int8
   __device__ static std::uint32_t prepared(std::uint32_t z) { return (0x6400u | z) * 0x10001u; }
@@ -47,39 +42,31 @@ struct Weights<__half, 8> {
   }
   __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
     q ^= flip;
-    w[0] = subtract(__half(), __byte_perm(q, 0x64646464u, 0x4140), bias);  // 1024 + q
-    w[1] = subtract(__half(), __byte_perm(q, 0x64646464u, 0x4342), bias);
+    w[0] = subtract(__byte_perm(q, 0x64646464u, 0x4140), bias);  // 1024 + q
+    w[1] = subtract(__byte_perm(q, 0x64646464u, 0x4342), bias);
   }
 };
 template <>
 struct Weights<__nv_bfloat16, 8> {
-  std::uint32_t flip = 0;  // of int8; 0x80 a byte of uint8
-  std::uint32_t bias = 0;  // the zero point less 128 of uint8, twice
-  bool zeros = false;
-  __device__ static std::uint32_t prepared(std::uint32_t z) { return signed_bytes((z ^ 0x80) * 0x10001u); }
+  static constexpr float kUnit = kBf16Unit;
+  std::uint32_t flip = 0x80808080u;    // as above
+  std::uint32_t offset = 0xb300b300u;  // of 128
+  __device__ static std::uint32_t prepared(std::uint32_t z) { return bf16_offset(z); }
   __device__ void set(std::uint32_t prepared) {
-    zeros = true;
-    flip = 0x80808080u;
-    bias = prepared;
-  }
-  // The low seven bits of q in those of 128, minus 128 or, where q is negative, 256.
-  __device__ static std::uint32_t signed_bytes(std::uint32_t bytes) {
-    return subtract(__nv_bfloat16(), and_or(bytes, 0x007f007fu, 0x43004300u), and_or(bytes, 0x00800080u, 0x43004300u));
-  }
-  __device__ std::uint32_t widened(std::uint32_t bytes) const {
-    const std::uint32_t value = signed_bytes(bytes);
-    return zeros ? subtract(__nv_bfloat16(), value, bias) : value;
+    flip = 0;
+    offset = prepared;
   }
   __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
     q ^= flip;
-    w[0] = widened(__byte_perm(q, 0, 0x4140));
-    w[1] = widened(__byte_perm(q, 0, 0x4342));
+    w[0] = bf16_units(__byte_perm(q, 0, 0x4140), kBf16Factors, offset);
+    w[1] = bf16_units(__byte_perm(q, 0, 0x4342), kBf16Factors, offset);
   }
 };
 
 // Eight nibbles e0 … e7 as the pairs (e0, e4), (e1, e5), (e2, e6), (e3, e7). The zero point of int4 is 8.
 template <>
 struct Weights<__half, 4> {
+  static constexpr float kUnit = 1;
   std::uint32_t bias = 0x64086408u;    // 1024 + z
   std::uint32_t bias16 = 0xd480d480u;  // -(64 + z)
   __device__ static std::uint32_t prepared(std::uint32_t z) { return (0x6400u | z) * 0x10001u; }
@@ -89,9 +76,9 @@ struct Weights<__half, 4> {
   }
   __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
     const std::uint32_t high = q >> 8;
-    w[0] = subtract(__half(), and_or(q, 0x000f000fu, 0x64006400u), bias);
+    w[0] = subtract(and_or(q, 0x000f000fu, 0x64006400u), bias);
     w[1] = sixteenth(and_or(q, 0x00f000f0u, 0x64006400u));
-    w[2] = subtract(__half(), and_or(high, 0x000f000fu, 0x64006400u), bias);
+    w[2] = subtract(and_or(high, 0x000f000fu, 0x64006400u), bias);
     w[3] = sixteenth(and_or(high, 0x00f000f0u, 0x64006400u));
   }
   // (1024 + 16 e) / 16 - (64 + z)
@@ -102,12 +89,16 @@ struct Weights<__half, 4> {
 };
 template <>
 struct Weights<__nv_bfloat16, 4> {
-  std::uint32_t bias = 0x43084308u;  // 128 + z
-  __device__ static std::uint32_t prepared(std::uint32_t z) { return (0x4300u | z) * 0x10001u; }
-  __device__ void set(std::uint32_t prepared) { bias = prepared; }
+  static constexpr float kUnit = kBf16Unit;
+  std::uint32_t offset = 0xb100b100u;  // of 8
+  __device__ static std::uint32_t prepared(std::uint32_t z) { return bf16_offset(z); }
+  __device__ void set(std::uint32_t prepared) { offset = prepared; }
   __device__ void widen(std::uint32_t q, std::uint32_t* w) const {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) w[i] = subtract(__nv_bfloat16(), and_or(q >> (4 * i), 0x000f000fu, 0x43004300u), bias);
+    const std::uint32_t high = q >> 8;
+    w[0] = bf16_units(q & 0x000f000fu, kBf16Factors, offset);
+    w[1] = bf16_units(q & 0x00f000f0u, kBf16FactorsOfUpperNibbles, offset);
+    w[2] = bf16_units(high & 0x000f000fu, kBf16Factors, offset);
+    w[3] = bf16_units(high & 0x00f000f0u, kBf16FactorsOfUpperNibbles, offset);
   }
 };
 
