@@ -85,6 +85,7 @@ TEST_F(CudaLinear, LastRoundsAreShort) {
   };
   for (const test::TileProduct& round : test::kDividedRounds) check_groups(round, {kPerChannel, 64});
   for (const test::TileProduct& round : test::kNarrowRounds) check_groups(round, {kPerChannel, 32, 64, 128});
+  for (const test::TileProduct& tile : test::kChannelTiles) check_groups(tile, {kPerChannel, kPerTensor});
 }
 
 // Scales that x's type can hold, in every tile; and those held in 16 bits, which take fewer instructions where weights are

@@ -13,7 +13,7 @@ using sm90::Scaling;
 
 int tiles(int M, int N, const FloatWTile& tile) {
   const int wide = sm90::ceil_div(N, sm90::kChannels) - tile.narrow_columns;
-  const int narrow = tile.narrow_columns > 0 ? sm90::ceil_div(M, sm90::narrow_tokens(tile.tokens)) : 0;
+  const int narrow = tile.narrow_columns > 0 ? sm90::ceil_div(M, tile.narrow_tokens) : 0;
   return sm90::ceil_div(M, tile.tokens) * wide + narrow * tile.narrow_columns;
 }
 
@@ -27,7 +27,10 @@ TEST(Sm90Tile, RoundsAndClustersTakeAllTiles) {
           for (const int K : {32, 416, 4096}) {
             const FloatWTile t = choose(M, N, K, scaling, sms);
             ASSERT_GT(t.tokens, 0) << sms << ' ' << M << ' ' << N << ' ' << K;
-            EXPECT_TRUE(t.narrow_columns == 0 || (sm90::narrow_tokens(t.tokens) > 0 && t.cluster == 1));
+            const bool rounded = scaling == Scaling::kRounded || scaling == Scaling::kRoundedShort;
+            EXPECT_TRUE(sm90::is_made(t.tokens, rounded));
+            EXPECT_TRUE(t.narrow_columns == 0 || (t.narrow_tokens < t.tokens && t.cluster == 1));
+            EXPECT_TRUE(t.narrow_columns == 0 || sm90::is_made(t.narrow_tokens, rounded));
             EXPECT_LT(t.narrow_columns, sm90::ceil_div(N, sm90::kChannels));
             const int left = tiles(M, N, t) - t.rounds * (sms / t.cluster * t.cluster);
             EXPECT_GE(left, t.cluster > 1 ? 1 : 0);
@@ -46,13 +49,16 @@ TEST(Sm90Tile, LastRoundsAreShort) {
     EXPECT_EQ(found.rounds, expected.rounds);
     EXPECT_EQ(found.cluster, expected.cluster);
     EXPECT_EQ(found.narrow_columns, expected.narrow_columns);
+    EXPECT_EQ(found.narrow_tokens, expected.narrow_tokens);
   };
   expect(choose(64, 4096, 4096, Scaling::kChannels, 132), {64, 0, 3});     // 32 tiles
-  expect(choose(1024, 14336, 4096, Scaling::kRounded, 132), {256, 3, 2});  // 448: 52 are left
+  expect(choose(200, 17024, 4096, Scaling::kRounded, 132), {208, 1, 2});   // 133: one is left
   expect(choose(1024, 4096, 4096, Scaling::kChannels, 132), {256, 0, 1});  // 128
   expect(choose(512, 11008, 4096, Scaling::kChannels, 132), {176, 1, 1});  // 258, two a CTA
   // 344 wide ones would be 2.6 rounds. 264 and 120 narrow ones are two rounds and a shorter one.
-  expect(choose(1024, 11008, 4096, Scaling::kChannels, 132), {256, 2, 1, 20});
+  expect(choose(1024, 11008, 4096, Scaling::kChannels, 132), {256, 2, 1, 20, 176});
+  // And 3.4 rounds of wide ones one, and three of narrow ones.
+  expect(choose(1024, 14336, 4096, Scaling::kRounded, 132), {256, 3, 1, 79, 208});
 }
 
 // What the GPU's tests count on.
@@ -73,6 +79,9 @@ TEST(Sm90Tile, LastRoundsOfTests) {
         EXPECT_EQ(choose(M, N, test::k_of_whole_stages(group), scaling, 132).tokens, tokens) << M;
       }
     }
+  }
+  for (const auto& [M, N, K, tokens] : test::kChannelTiles) {
+    EXPECT_EQ(choose(M, N, K, Scaling::kChannels, 132).tokens, tokens) << M;
   }
   for (const auto& [M, N, K, tokens] : test::kNarrowRounds) {
     for (const Scaling scaling : {Scaling::kChannels, Scaling::kRounded, Scaling::kRoundedShort}) {

@@ -94,8 +94,8 @@ __device__ __forceinline__ std::uint32_t in_register(std::uint32_t known) {
   return value;
 }
 
-// Conversion of pairs, as a thread does it: behind the right exponent, stored bits are numbers, from which `offset`, which has
-// the row's zero point, is taken. What comes out counts in units of kUnit.
+// Conversion of pairs, as a thread does it: behind the right exponent, stored bits are numbers, from which `offset`, which
+// has the row's zero point, is taken. What comes out counts in units of kUnit.
 template <class X, Storage kStorage, bool kTogether>
 class Convert;
 
@@ -140,10 +140,11 @@ class Convert<__nv_bfloat16, kStorage, kTogether> {
   static constexpr std::uint32_t kFactors =
       kNibbles ? (cuda::kBf16Factors & 0xffff) | (cuda::kBf16FactorsOfUpperNibbles & 0xffff0000) : cuda::kBf16Factors;
 
-  __device__ __forceinline__ explicit Convert(int thread)
-      : select_(0x4040 + (kTogether ? thread % 4 * 0x0101 : 0)) {}
+  __device__ __forceinline__ explicit Convert(int thread) : select_(0x4040 + (kTogether ? thread % 4 * 0x0101 : 0)) {}
 
-  __device__ static std::uint32_t offset(int zero_point) { return cuda::bf16_offset(static_cast<std::uint32_t>(zero_point)); }
+  __device__ static std::uint32_t offset(int zero_point) {
+    return cuda::bf16_offset(static_cast<std::uint32_t>(zero_point));
+  }
   __device__ std::uint32_t integers(std::uint32_t raw) const {
     if constexpr (kNibbles) return __byte_perm(raw, 0, select_) & 0x00f0000f;
     return __byte_perm(kStorage == Storage::kInt8 ? raw ^ 0x8080 : raw, 0, 0x4140);

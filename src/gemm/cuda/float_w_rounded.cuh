@@ -13,8 +13,8 @@
 // 2^-37 |d|, so that ŵ has the error of a rounding to fp16, with its subnormal numbers and its overflow. Larger scales are
 // taken as they are.
 //
-// In bf16, with a scale of 16 bits and no zero points, conversion and scale are one fused multiply-add, stored · s - z · s, of
-// which z · s is exact, z being a power of two: ŵ is the same number.
+// In bf16, with a scale of 16 bits and no zero points, conversion and scale are one fused multiply-add, stored · s - z · s,
+// of which z · s is exact, z being a power of two: ŵ is the same number.
 #pragma once
 
 #include "gemm/cuda/float_w_fragment.cuh"
@@ -27,10 +27,16 @@ struct GroupFactors {
 };
 
 enum class HowScaled : std::uint8_t {
+  kNot,         // weights are not: their sums
   kInTwoParts,  // high and low of a scale in float32
   kInOne,       // a scale of 16 bits, twice
   kFused,       // the same times what conversion multiplies with; `offset` times the scale is subtracted
+  kAnyWay,      // any of these, which a kernel finds out
 };
+
+// Of scales of 16 bits without zero points.
+template <class X>
+inline constexpr HowScaled kSymmetricScaled = std::is_same_v<X, __nv_bfloat16> ? HowScaled::kFused : HowScaled::kInOne;
 
 // The scale's numbers each twice in a register.
 struct WideFactors {
@@ -65,8 +71,6 @@ struct Rounded;
 
 template <class Convert>
 struct Rounded<__half, Convert> {
-  static constexpr HowScaled kSymmetric = HowScaled::kInOne;  // of scales of 16 bits
-
   __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point) {
     const bool small = fabsf(scale) < 8;  // twelve less in the exponents of both halves
     return {Convert::offset(zero_point) - (small ? 0x30003000 : 0), split_scale(__half(), small ? scale * 4096 : scale)};
@@ -85,14 +89,12 @@ struct Rounded<__half, Convert> {
 template <class Convert>
 struct Rounded<__nv_bfloat16, Convert> {
   using Pair = __nv_bfloat162;
-  static constexpr HowScaled kSymmetric = HowScaled::kFused;
 
   __device__ __forceinline__ static GroupFactors factors(float scale, int zero_point) {
     return {Convert::offset(zero_point), split_scale(__nv_bfloat16(), scale)};
   }
   template <HowScaled kHow>
   __device__ __forceinline__ static GroupFactors factors(std::uint32_t scale, std::uint32_t offset) {
-    if constexpr (kHow == HowScaled::kInTwoParts) return {offset, scale & 0xffff};
     if constexpr (kHow == HowScaled::kInOne) return {offset, scale};
     const auto times_scale = [&](std::uint32_t v) { return bits(__hmul2(as_pair<Pair>(v), as_pair<Pair>(scale))); };
     return {times_scale(offset), times_scale(Convert::kFactors)};

@@ -12,6 +12,13 @@
 
 namespace octavo::sm90 {
 
+// Columns of tiles of so many tokens.
+struct FloatWColumns {
+  int tokens;
+  int in_column;  // tiles
+  int x_box;      // rows of x that are copied for one
+};
+
 struct FloatWArguments {
   int M, N, K;
   void* y;
@@ -19,13 +26,12 @@ struct FloatWArguments {
   DType y_dtype;
   bool y_by_copy_engine;  // its maps are valid: y, its rows and their lengths are multiples of 16 bytes
   int stages;             // of the ring
-  int x_box;              // rows of x that a stage has room for
-  int narrow_box;         // those of a narrow tile
-  int wide_columns;       // of tiles; the others are narrow
-  int cluster;            // CTAs that divide the K of a tile,
-  int part;               // of so many blocks each, or what is left
-  int rounds;             // of tiles that a CTA has for itself, before clusters divide the last ones
-  int group_m;            // tiles of tokens that are walked together, so that their boxes stay in the second-level cache
+  FloatWColumns wide, narrow;
+  int wide_columns;  // of tiles; the others are narrow
+  int cluster;       // CTAs that divide the K of a tile,
+  int part;          // of so many blocks each, or what is left
+  int rounds;        // of tiles that a CTA has for itself, before clusters divide the last ones
+  int group_m;       // tiles of tokens that are walked together, so that their boxes stay in the second-level cache
   bool constant_w;
   cuda::ScaleRows scale;                      // a row a channel, or one in all
   cuda::Rows<const std::uint8_t> zero_point;  // the same; no data: `zero` everywhere

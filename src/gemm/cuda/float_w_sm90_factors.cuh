@@ -144,22 +144,30 @@ class FactorMaker {
   Four four_[2], next_[2];
 };
 
+// Whether scales and zero points can be loaded in blocks of eight: rows stand one behind the other, all of them fill blocks,
+// and no stage has groups of the next row.
+inline constexpr int kBlockGroups = 8;
+template <class F>
+__device__ __forceinline__ bool fill_blocks(const FloatWArguments& a) {
+  const int groups = (a.K + a.group_size - 1) / a.group_size;
+  return (groups % kBlockGroups == 0 || a.K % F::kBlockK == 0) &&
+         a.N * static_cast<std::int64_t>(groups) % kBlockGroups == 0 && a.scale.stride == groups * 2 &&
+         is_aligned(a.scale.data, 16) &&
+         (a.zero_point.data == nullptr || (a.zero_point.stride == groups && is_aligned(a.zero_point.data, 8)));
+}
+
 // Of scales of 16 bits, of x's type; kZeros: with zero points. Their groups are of 32, 64 or 128, an even number: a group is
 // a period, or two where a stage has one. Groups that are over are shifted out of the registers, so that the next stage's
 // are always in the same ones: a stage's factors must take these two warps less time than its products the others, or those
-// wait. Scales and zero points are loaded in blocks of eight, aligned ones, wherever rows begin: those of the row in front
-// are skipped.
-template <class F, bool kZeros>
+// wait. They are loaded in blocks, wherever rows begin: groups of the row in front are skipped. Where there are no blocks
+// (kInBlocks), two at a time.
+template <class F, bool kZeros, bool kInBlocks>
 class ShortFactorMaker {
  public:
   __device__ __forceinline__ ShortFactorMaker(const FloatWArguments& a, int warp, int lane)
       : a_(a), channel_(factor_channel(warp, lane)), periods_(a.group_size / (F::kPeriod * 16)) {
-    groups_ = a.K / a.group_size + (a.K % a.group_size > 0 ? 1 : 0);
-    // Rows stand one behind the other, and all of them fill blocks; and no stage has groups of the next row.
-    in_blocks_ = (groups_ % 8 == 0 || a.K % F::kBlockK == 0) && a.N * static_cast<std::int64_t>(groups_) % 8 == 0 &&
-                 a.scale.stride == groups_ * 2 && is_aligned(a.scale.data, 16) &&
-                 (!kZeros || (a.zero_point.stride == groups_ && is_aligned(a.zero_point.data, 8)));
-    last_block_ = static_cast<std::uint32_t>(a.N * static_cast<std::int64_t>(groups_) / 8 - 1);
+    groups_ = (a.K + a.group_size - 1) / a.group_size;
+    last_block_ = static_cast<std::uint32_t>(a.N * static_cast<std::int64_t>(groups_) / kBlockGroups - 1);
     offset_ = F::Convert::offset(a.zero);
   }
 
@@ -170,8 +178,8 @@ class ShortFactorMaker {
     left_ = periods_ - period % periods_;
     group_ = group / kAtOnce * kAtOnce;
     const std::int64_t first = n_ * static_cast<std::int64_t>(groups_) + group_;
-    block_ = static_cast<std::uint32_t>(first / 8);
-    skip_ = in_blocks_ ? static_cast<int>(first % 8) : 0;
+    block_ = static_cast<std::uint32_t>(first / kBlockGroups);
+    skip_ = kInBlocks ? static_cast<int>(first % kBlockGroups) : 0;
 #pragma unroll 1
     for (int i = 0; i < 2; ++i) take_next(group_ + i * kAtOnce);
 #pragma unroll 1
@@ -191,15 +199,18 @@ class ShortFactorMaker {
         std::uint32_t offset = offset_;
         if (kZeros) offset = F::Convert::offset(static_cast<int>(now_[i].zero_points[0] >> change * 8 & 255));
         if constexpr (F::kRounded) {
-          factors[i] = F::Rounded::template factors<kZeros ? F::kWithZeros : F::kSymmetric>(scale, offset);
+          constexpr HowScaled kHow = kZeros ? HowScaled::kInOne : kSymmetricScaled<typename F::X>;
+          factors[i] = F::Rounded::template factors<kHow>(scale, offset);
         } else {
           factors[i] = {offset, cuda::Element<typename F::X>::value(scale & 0xffff)};
         }
       }
       store_factors(factors, to + change * F::kChangeBytes);
     }
-    if (--left_ > 0) return;
-    left_ = periods_;
+    if constexpr (F::kChanges == 1) {  // else a period is a group
+      if (--left_ > 0) return;
+      left_ = periods_;
+    }
     shift();
     if (group_ % kAtOnce == 0) take_next(group_ + kAtOnce);
   }
@@ -207,7 +218,7 @@ class ShortFactorMaker {
  private:
   static constexpr int kAtOnce = F::kChanges == 4 ? 16 : 8;         // groups that are loaded together
   static constexpr std::uint32_t kLower = 0x1010, kUpper = 0x3232;  // of the two scales of a register, twice
-  static constexpr int kBlocks = kAtOnce / 8;
+  static constexpr int kBlocks = kAtOnce / kBlockGroups;
   struct Groups {
     std::uint32_t scales[kAtOnce / 2], zero_points[kAtOnce / 4];
   };
@@ -234,14 +245,18 @@ class ShortFactorMaker {
     }
   }
 
-  // The next groups' turn, and asks for the ones behind them, from `first` on.
+  // The next groups' turn, and asks for the ones behind them, from `first` on: of both channels, since a load that is
+  // waited for is waited for with all others.
   __device__ __forceinline__ void take_next(int first) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       skip(now_[i], next_[i]);
       taken(now_[i].scales);
       if (kZeros) taken(now_[i].zero_points);
-      if (in_blocks_) {
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if constexpr (kInBlocks) {
         ask_blocks(next_[i], block_ + i * groups_);
       } else {
         ask(next_[i], a_.channel_row(n_ + i * 8), first);
@@ -252,20 +267,21 @@ class ShortFactorMaker {
 
   // What is left of blocks without the groups of the row in front: 0, 2, 4 or 6.
   __device__ __forceinline__ void skip(Groups& to, const Blocks& from) const {
+    const int skipped = kInBlocks ? skip_ : 0;
     std::uint32_t scales[kAtOnce / 2 + 1];
 #pragma unroll
-    for (int i = 0; i <= kAtOnce / 2; ++i) scales[i] = (skip_ & 4) != 0 ? from.scales[i + 2] : from.scales[i];
+    for (int i = 0; i <= kAtOnce / 2; ++i) scales[i] = (skipped & 4) != 0 ? from.scales[i + 2] : from.scales[i];
 #pragma unroll
-    for (int i = 0; i < kAtOnce / 2; ++i) to.scales[i] = (skip_ & 2) != 0 ? scales[i + 1] : scales[i];
+    for (int i = 0; i < kAtOnce / 2; ++i) to.scales[i] = (skipped & 2) != 0 ? scales[i + 1] : scales[i];
     if (!kZeros) return;
     std::uint32_t zero_points[kAtOnce / 4 + 1];
 #pragma unroll
     for (int i = 0; i <= kAtOnce / 4; ++i) {
-      zero_points[i] = (skip_ & 4) != 0 ? from.zero_points[i + 1] : from.zero_points[i];
+      zero_points[i] = (skipped & 4) != 0 ? from.zero_points[i + 1] : from.zero_points[i];
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce / 4; ++i) {
-      to.zero_points[i] = __funnelshift_r(zero_points[i], zero_points[i + 1], (skip_ & 2) * 8);
+      to.zero_points[i] = __funnelshift_r(zero_points[i], zero_points[i + 1], (skipped & 2) * 8);
     }
   }
 
@@ -298,11 +314,10 @@ class ShortFactorMaker {
 
   const FloatWArguments& a_;
   int channel_, periods_, groups_;
-  bool in_blocks_;
-  std::uint32_t offset_;               // without zero points
-  std::uint32_t block_, last_block_;   // that is asked for next, of the first channel; the last one of all
-  int n_, skip_;                       // the first channel; groups that stand before a row's own
-  int group_, left_;                   // the stage's first group, and periods left of it
+  std::uint32_t offset_;              // without zero points
+  std::uint32_t block_, last_block_;  // that is asked for next, of the first channel; the last one of all
+  int n_, skip_;                      // the first channel; groups that stand before a row's own
+  int group_, left_;                  // the stage's first group, and periods left of it
   Groups now_[2];
   Blocks next_[2];
 };

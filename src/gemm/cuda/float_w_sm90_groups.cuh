@@ -15,21 +15,20 @@ struct SumFactors {
   float scale;
 };
 
-// What a tile is made for. kPeriod: steps of 16 along K whose sums are scaled together; 0: one scale a channel. Where
-// weights are rounded, steps after which a scale may change.
-template <class X_, Storage kStorage_, int kTokens_, int kPeriod_, bool kRounded_ = false>
+// What a kernel is made for: tiles of kTokens, or of more than 128 any number up to that. kPeriod: steps of 16 along K whose
+// sums are scaled together; 0: one scale a channel. Where weights are rounded, steps after which a scale may change.
+template <class X_, Storage kStorage_, int kTokens_, int kPeriod_, HowScaled kHow_ = HowScaled::kNot>
 struct FloatW {
   using X = X_;
   static constexpr Storage kStorage = kStorage_;
   static constexpr int kTokens = kTokens_;
   static constexpr int kPeriod = kPeriod_;
-  static constexpr bool kRounded = kRounded_;
+  static constexpr HowScaled kHow = kHow_;
+  static constexpr bool kRounded = kHow != HowScaled::kNot;
   static constexpr bool kSumsInGroups = kPeriod > 0 && !kRounded;
-  // A kernel of wide tiles makes narrow ones too, in the same places of shared memory.
-  static constexpr bool kHasNarrow = narrow_tokens(kTokens) > 0;
-  using Narrow = FloatW<X, kStorage, narrow_tokens(kTokens), kPeriod, kRounded>;
-  using Layout = FloatW<X, kStorage, wide_tokens(kTokens), kPeriod, kRounded>;
-  static constexpr int kBlockK = kTokens > 128 ? 64 : 128;  // of a stage
+  static constexpr bool kLarge = is_large(kTokens);
+  static_assert(!kLarge || kTokens == kMostTokens);
+  static constexpr int kBlockK = kLarge ? 64 : 128;  // of a stage
   static constexpr int kSteps = kBlockK / 16;
   static constexpr int kRowBytes = kSteps * kStepBytes<kStorage>;  // of weights
   static constexpr int kWeightBytes = kChannels * kRowBytes;
@@ -48,23 +47,21 @@ struct FloatW {
   static constexpr int kFactorBytes = kChanges * kChangeBytes;
   // Of a thread that multiplies. Others have what is left of three times 168, of which those that make factors need 88, or
   // 120 where a stage has four groups. (The compiler orders instructions by it.)
-  static constexpr int kRegisters = kPeriod == 0 ? 232 : kTokens > 128 ? 208 : 192;
+  static constexpr int kRegisters = kPeriod == 0 ? 232 : kLarge ? 208 : 192;
   static constexpr bool kNibbles = kStorage == Storage::kNibbles;
   // Whether the threads of a row load its weights together. With few tokens in groups of 32 it was slower.
   static constexpr bool kTogether = kNibbles && (kTokens > 32 || kPeriod != 2);
   using Convert = sm90::Convert<X, kStorage, kTogether>;
   using Rounded = sm90::Rounded<X, Convert>;
-  // How weights meet scales of 16 bits. In bf16 registers do not suffice for a third way beside 256 tokens' sums.
-  static constexpr HowScaled kSymmetric = Rounded::kSymmetric;
-  static constexpr HowScaled kWithZeros =
-      kSymmetric == HowScaled::kFused && wide_tokens(kTokens) == 256 ? HowScaled::kInTwoParts : HowScaled::kInOne;
-  __device__ __forceinline__ static HowScaled how_scaled(const FloatWArguments& a) {
-    if (!a.scale.has_16_bits()) return HowScaled::kInTwoParts;
-    return a.zero_point.data != nullptr ? kWithZeros : kSymmetric;
-  }
   static constexpr bool kLargeStages = !kNibbles && kRounded;
-  static constexpr int kPieces = (kTokens > 128 ? 4 : 2) - (kLargeStages ? 1 : 0);  // such that four stages fit beside them
+  static constexpr int kPieces = (kLarge ? 4 : 2) - (kLargeStages ? 1 : 0);  // such that four stages fit beside them
 };
+
+template <class X>
+__host__ __device__ inline HowScaled how_scaled(const FloatWArguments& a) {
+  if (!a.scale.has_16_bits()) return HowScaled::kInTwoParts;
+  return a.zero_point.data != nullptr ? HowScaled::kInOne : kSymmetricScaled<X>;
+}
 
 // Scales and zero points of a thread's upper and lower channel, where each has one.
 struct ChannelFactors {
@@ -131,7 +128,9 @@ class RoundedConversion {
   }
 
   __device__ __forceinline__ Fragment operator()(const Raw& raw) const {
-    const auto pair = [&](int i) { return F::Rounded::template pair<kHow>(convert_, raw.pairs[i], i % 2 == 0 ? upper_ : lower_); };
+    const auto pair = [&](int i) {
+      return F::Rounded::template pair<kHow>(convert_, raw.pairs[i], i % 2 == 0 ? upper_ : lower_);
+    };
     return {{pair(0), pair(1), pair(2), pair(3)}};
   }
 

@@ -1,7 +1,7 @@
 // Products with quantized weights on Hopper, y[M, N] = x[M, K] · ŵ[N, K]ᵀ: operands are swapped, so that weights come to the
 // tensor cores from registers, where they are converted, and activations from shared memory. Warp-specialized and
-// persistent: one CTA an SM takes tile after tile, kTokens tokens by 128 channels. Some of wide tiles' columns may be of
-// narrow ones instead, which end the last round earlier.
+// persistent: one CTA an SM takes tile after tile, so many tokens by 128 channels. Some columns of large tiles may be of
+// fewer tokens than others, so that the last round ends earlier.
 //
 //    warpgroups 0 and 1   64 channels each: read weights as they are stored, convert them into fragments, multiply them with
 //                         the tile's tokens (wgmma), sums in registers; at the end they scale, round and transpose.
@@ -41,9 +41,7 @@ template <class F>
 __device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const FloatWMaps& maps,
                                             const FloatWShared<F>& shared) {
   FloatWTiles<F> tiles(a);
-  const auto expect = [&](int stage) {
-    barrier_expect(shared.full + stage * 8, shared.copied_bytes(tiles.narrow() ? a.narrow_box : a.x_box));
-  };
+  const auto expect = [&](int stage) { barrier_expect(shared.full + stage * 8, shared.copied_bytes(tiles.x_box())); };
   const auto copy_x = [&](int stage, int m, int block) {
     const CUtensorMap& boxes = tiles.narrow() ? maps.narrow_x : maps.x;
 #pragma unroll
@@ -98,30 +96,37 @@ __device__ __forceinline__ void make_factors(const FloatWArguments& a, const Flo
 
 // Scales, rounds and stores the sums that this CTA alone has.
 template <class F, class Out>
-__device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], const Out& out,
+__device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], int tokens, const Out& out,
                                            const ChannelScaling& scaling, int m) {
+  constexpr int kTokens = F::kTokens < Out::kTokens ? F::kTokens : Out::kTokens;  // at a time
+  constexpr int kPiece = kTokens < Out::kPiece ? kTokens : Out::kPiece;
 #pragma unroll
-  for (int first = 0; first < F::kTokens; first += Out::kTokens) {
-    const int count = F::kTokens - first < Out::kTokens ? F::kTokens - first : Out::kTokens;
+  for (int first = 0; first < F::kTokens; first += kTokens) {
+    if (first >= tokens) break;
     out.begin();
 #pragma unroll
-    for (int token = 0; token < count; token += 8) {
-      const float* s = &sums[(first + token) / 2];
-      out.put(token, scaling.scaled({s[0], s[1], s[2], s[3]}));
+    for (int piece = first; piece < min(first + kTokens, F::kTokens); piece += kPiece) {
+      if (piece >= tokens) break;  // no more often: eight tokens' instructions overlap with the next ones'
+#pragma unroll
+      for (int token = piece; token < min(piece + kPiece, F::kTokens); token += 8) {
+        const float* s = &sums[token / 2];
+        out.put(token - first, scaling.scaled({s[0], s[1], s[2], s[3]}));
+      }
     }
-    out.end(m + first, count);
+    out.end(m + first, min(tokens - first, kTokens));
   }
 }
 
 // The same where a cluster has divided K: each CTA makes y of a part of the tokens, of which the others send it their sums,
 // to where its ring was.
 template <class F, class Out>
-__device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, const FloatWShared<typename F::Layout>& shared,
-                                                  const float (&sums)[F::kTokens / 2], const Out& out,
+__device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, const FloatWShared<F>& shared,
+                                                  const float (&sums)[F::kTokens / 2], int tokens, const Out& out,
                                                   const ChannelScaling& scaling, int m) {
-  constexpr int kEights = F::kTokens / 8, kEight = 256 * 16;  // and bytes of eight tokens' sums
-  const int part = (kEights + a.cluster - 1) / a.cluster, rank = static_cast<int>(cluster_rank()), thread = threadIdx.x;
-  const int begin = min(rank * part, kEights), end = min(begin + part, kEights);
+  constexpr int kEight = 256 * 16;  // bytes of eight tokens' sums
+  const int eights = tokens / 8, part = (eights + a.cluster - 1) / a.cluster;
+  const int rank = static_cast<int>(cluster_rank()), thread = threadIdx.x;
+  const int begin = min(rank * part, eights), end = min(begin + part, eights);
   meet(kBoth, 256);  // both warpgroups have read the ring
   cluster_wait_begun();
   if (thread < a.cluster) {
@@ -137,7 +142,8 @@ __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, cons
   int cta = 0, left = part;
   std::uint32_t to = in_cta(of_rank, 0), barrier = in_cta(shared.sums, 0);
 #pragma unroll
-  for (int i = 0; i < kEights; ++i) {
+  for (int i = 0; i < F::kTokens / 8; ++i) {
+    if (i >= eights) break;
     const float4 v = {sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]};
     if (cta == rank) {
       store_four(of_rank + (i - begin) * kEight, v);
@@ -145,7 +151,7 @@ __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, cons
       send_four(to, v, barrier);
     }
     to += kEight;
-    if (--left == 0 && i + 1 < kEights) {
+    if (--left == 0 && i + 1 < eights) {
       left = part;
       to = in_cta(of_rank, ++cta);
       barrier = in_cta(shared.sums, cta);
@@ -169,11 +175,11 @@ __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, cons
   }
 }
 
-// A tile from (m, n) on, of the kind F. waited: for the kernel in front.
-template <class F, class Tiles>
+// A tile from (m, n) on. waited: for the kernel in front.
+template <class F>
 __device__ __forceinline__ void multiply_tile(const FloatWArguments& a, const FloatWMaps& maps,
-                                              const FloatWShared<typename F::Layout>& shared, const Tiles& tiles, int m,
-                                              int n, Stage& stage, bool& waited) {
+                                              const FloatWShared<F>& shared, const FloatWTiles<F>& tiles, int m, int n,
+                                              Stage& stage, bool& waited) {
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
   const int channels = n + warpgroup * 64, channel = channels + thread / 32 * 16 + thread % 32 / 4;
   const ChannelFactors factors(a, channel, channel + 8);
@@ -189,23 +195,24 @@ __device__ __forceinline__ void multiply_tile(const FloatWArguments& a, const Fl
   };
   if (waited) load_bias();  // so that it is there at the tile's end
   float sums[F::kTokens / 2];
-#pragma unroll
-  for (int i = 0; i < F::kTokens / 2; ++i) sums[i] = 0;
   if constexpr (F::kSumsInGroups) {
     multiply_groups<F>(a, shared, tiles.end() - tiles.begin(), stage, sums);
   } else {
     const auto multiply = [&](auto conversion) {
-      Products<F, typename decltype(conversion)::type>(a, shared, factors, stage, sums)
-          .multiply(tiles.end() - tiles.begin());
+      const int blocks = tiles.end() - tiles.begin();
+      multiply_all<F, typename decltype(conversion)::type>(a, shared, factors, blocks, tiles.tokens(), stage, sums);
     };
     if constexpr (!F::kRounded) {
       multiply(std::type_identity<ChannelConversion<F>>());
+    } else if constexpr (F::kHow != HowScaled::kAnyWay) {
+      multiply(std::type_identity<RoundedConversion<F, F::kHow>>());
     } else {
-      const HowScaled how = F::how_scaled(a);
+      constexpr HowScaled kSymmetric = kSymmetricScaled<typename F::X>;
+      const HowScaled how = how_scaled<typename F::X>(a);
       if (how == HowScaled::kInTwoParts) {
         multiply(std::type_identity<RoundedConversion<F, HowScaled::kInTwoParts>>());
-      } else if (how == F::kSymmetric) {
-        multiply(std::type_identity<RoundedConversion<F, F::kSymmetric>>());
+      } else if (how == kSymmetric) {
+        multiply(std::type_identity<RoundedConversion<F, kSymmetric>>());
       } else if (how == HowScaled::kInOne) {
         multiply(std::type_identity<RoundedConversion<F, HowScaled::kInOne>>());
       }
@@ -215,13 +222,12 @@ __device__ __forceinline__ void multiply_tile(const FloatWArguments& a, const Fl
   if (!waited) load_bias();
   waited = true;
   const auto store = [&](auto y) {
-    constexpr int kPieces = F::Layout::kPieces;
-    const std::uint32_t staging = shared.staging + warpgroup * kPieces * kPieceBytes;
-    const Output<decltype(y), kPieces> out(a, maps, staging, tiles.own(), channels);
+    const std::uint32_t staging = shared.staging + warpgroup * F::kPieces * kPieceBytes;
+    const Output<decltype(y), F::kPieces> out(a, maps, staging, tiles.own(), channels);
     if (!tiles.divided()) {
-      store_sums<F>(sums, out, scaling, m);
+      store_sums<F>(sums, tiles.tokens(), out, scaling, m);
     } else {
-      store_shared_sums<F>(a, shared, sums, out, scaling, m);
+      store_shared_sums<F>(a, shared, sums, tiles.tokens(), out, scaling, m);
     }
   };
   switch (a.y_dtype) {
@@ -241,15 +247,7 @@ __device__ __forceinline__ void multiply_tiles(const FloatWArguments& a, const F
   Stage stage;
   if (!a.constant_w) ptx::wait_for_predecessor();
   bool waited = !a.constant_w;
-  for (int m, n; tiles.next(m, n);) {
-    if constexpr (F::kHasNarrow) {
-      if (tiles.narrow()) {
-        multiply_tile<typename F::Narrow>(a, maps, shared, tiles, m, n, stage, waited);
-        continue;
-      }
-    }
-    multiply_tile<F>(a, maps, shared, tiles, m, n, stage, waited);
-  }
+  for (int m, n; tiles.next(m, n);) multiply_tile(a, maps, shared, tiles, m, n, stage, waited);
   ptx::wait_for_predecessor();
   if (threadIdx.x % 128 == 0) copies_read<0>();  // before the staging ends with the CTA
 }
@@ -262,7 +260,7 @@ __global__ void __launch_bounds__(384, 1)
   const FloatWShared<F> shared(a, memory);
   if (threadIdx.x == 0) {
     prefetch_tensor_map(maps.x);
-    if (F::kHasNarrow) prefetch_tensor_map(maps.narrow_x);
+    if (F::kLarge) prefetch_tensor_map(maps.narrow_x);
     prefetch_tensor_map(maps.w);
     prefetch_tensor_map(maps.y);
     prefetch_tensor_map(maps.y_boxes);
@@ -287,12 +285,20 @@ __global__ void __launch_bounds__(384, 1)
     if constexpr (F::kChanges > 0) {
       const int warp = static_cast<int>(threadIdx.x) / 32 - 9, lane = static_cast<int>(threadIdx.x) % 32;
       if (warp >= 0 && warp < kFactorWarps) {
-        if (!a.scale.has_16_bits()) {
+        constexpr bool kAny = !F::kRounded || F::kHow == HowScaled::kAnyWay;
+        if ((kAny && !a.scale.has_16_bits()) || F::kHow == HowScaled::kInTwoParts) {
           make_factors<F, FactorMaker<F>>(a, shared, warp, lane);
-        } else if (a.zero_point.data != nullptr) {
-          make_factors<F, ShortFactorMaker<F, true>>(a, shared, warp, lane);
         } else {
-          make_factors<F, ShortFactorMaker<F, false>>(a, shared, warp, lane);
+          const bool in_blocks = fill_blocks<F>(a);
+          const auto make = [&](auto zeros) {
+            if (in_blocks) return make_factors<F, ShortFactorMaker<F, zeros.value, true>>(a, shared, warp, lane);
+            make_factors<F, ShortFactorMaker<F, zeros.value, false>>(a, shared, warp, lane);
+          };
+          if (F::kHow != HowScaled::kFused && a.zero_point.data != nullptr) {
+            make(std::true_type());
+          } else {
+            make(std::false_type());
+          }
         }
       }
     }

@@ -17,39 +17,39 @@ template <class F>
 void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& tile) {
   using Shared = FloatWShared<F>;
   // Three stages: two that products hold at a time, and one that is filled. Hopper gives a CTA 227 KB.
-  static_assert(F::kAhead == 0 || Shared::bytes(F::kTokens, 3) <= 227 * 1024);
+  static_assert(F::kAhead == 0 || Shared::bytes({F::kTokens, 0, F::kTokens}, 3) <= 227 * 1024);
   const cuda::Gpu* gpu = *cuda::gpu(a.x.device);
   s.rounds = tile.rounds;
   s.cluster = tile.cluster;
   s.part = ceil_div(ceil_div(s.K, F::kBlockK), s.cluster);
-  s.group_m = std::max(1, 2048 / F::kTokens);
-  const int columns = ceil_div(s.N, kChannels), rows = ceil_div(s.M, 8) * 8;
-  const int narrow_columns = tile.tokens < F::kTokens ? columns : tile.narrow_columns;
-  s.wide_columns = columns - narrow_columns;
-  s.narrow_box = std::min(narrow_tokens(F::kTokens), rows);
-  s.x_box = s.wide_columns > 0 ? std::min(F::kTokens, rows) : s.narrow_box;
+  s.group_m = std::max(1, 2048 / tile.tokens);
+  const auto columns_of = [&](int tokens) {
+    return FloatWColumns{tokens, ceil_div(s.M, tokens), std::min(tokens, ceil_div(s.M, 8) * 8)};
+  };
+  s.wide = columns_of(tile.tokens);
+  s.narrow = tile.narrow_columns > 0 ? columns_of(tile.narrow_tokens) : FloatWColumns{};
+  s.wide_columns = ceil_div(s.N, kChannels) - tile.narrow_columns;
   s.stages = 1;
-  while (s.stages < kMaxFloatWStages && Shared::bytes(s.x_box, s.stages + 1) <= gpu->max_shared_memory) ++s.stages;
+  while (s.stages < kMaxFloatWStages && Shared::bytes(s.wide, s.stages + 1) <= gpu->max_shared_memory) ++s.stages;
   const int element_bytes = bits_of(a.y.dtype) / 8;
   const std::int64_t w_bytes = row_bytes(a.w.q.dtype, s.K);
   FloatWMaps maps = {};
   const auto map_x = [&](int tokens, CUtensorMap& map) {
     return cuda::map_tensor(a.x.data, 2, s.M, s.K, a.x.stride, {64, tokens, 128}, map);
   };
-  if (!map_x(s.x_box, maps.x)) return;
-  maps.narrow_x = maps.x;  // also where all columns are narrow, or none
-  if (narrow_columns > 0 && s.narrow_box < s.x_box && !map_x(s.narrow_box, maps.narrow_x)) return;
+  if (!map_x(s.wide.x_box, maps.x)) return;
+  maps.narrow_x = maps.x;
+  if (tile.narrow_columns > 0 && !map_x(s.narrow.x_box, maps.narrow_x)) return;
   const cuda::Box w_box = {F::kRowBytes, kChannels, F::kRowBytes};
   if (!cuda::map_tensor(a.w.q.data, 1, s.N, w_bytes, a.w.q.stride, w_box, maps.w)) return;
   const auto map_y = [&](int tokens, CUtensorMap& map) {
     return cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {128 / element_bytes, tokens, 128}, map);
   };
   if (s.y_by_copy_engine && !(map_y(piece_tokens(element_bytes), maps.y) && map_y(kBoxTokens, maps.y_boxes))) return;
-  int tiles = ceil_div(s.M, F::kTokens) * s.wide_columns;
-  if constexpr (F::kHasNarrow) tiles += ceil_div(s.M, F::Narrow::kTokens) * narrow_columns;
+  const int tiles = s.wide.in_column * s.wide_columns + s.narrow.in_column * tile.narrow_columns;
   const int ctas = tile.rounds == 0 ? tiles * tile.cluster : gpu->num_sms / tile.cluster * tile.cluster;
   cuda::launch(float_w_kernel<F>, dim3(static_cast<unsigned>(ctas)), dim3(384),
-               static_cast<std::size_t>(Shared::bytes(s.x_box, s.stages)), a.stream,
+               static_cast<std::size_t>(Shared::bytes(s.wide, s.stages)), a.stream,
                {.cluster = dim3(static_cast<unsigned>(tile.cluster))}, s, maps);
 }
 
@@ -57,14 +57,8 @@ void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& til
 template <class X, Storage kStorage, int kPeriod>
 void launch_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
   if constexpr (kPeriod == 0) {
-    switch (wide_tokens(tile.tokens)) {
-      case 128:
-        return launch_float_w<FloatW<X, kStorage, 128, 0>>(a, s, tile);
-      case 192:
-        return launch_float_w<FloatW<X, kStorage, 192, 0>>(a, s, tile);
-      case 256:
-        return launch_float_w<FloatW<X, kStorage, 256, 0>>(a, s, tile);
-    }
+    if (is_large(tile.tokens)) return launch_float_w<FloatW<X, kStorage, kMostTokens, 0>>(a, s, tile);
+    if (tile.tokens == 128) return launch_float_w<FloatW<X, kStorage, 128, 0>>(a, s, tile);
   }
   if (tile.tokens == 32) return launch_float_w<FloatW<X, kStorage, 32, kPeriod>>(a, s, tile);
   launch_float_w<FloatW<X, kStorage, 64, kPeriod>>(a, s, tile);
@@ -82,15 +76,17 @@ void launch_groups(const Arguments& a, const FloatWArguments& s, const FloatWTil
 // The same with rounded weights. A stage is 64 along K of large tiles, and 128 of small ones.
 template <class X, Storage kStorage, int kPeriod>
 void launch_rounded_tokens(const Arguments& a, const FloatWArguments& s, const FloatWTile& tile) {
-  constexpr int kInStage = std::min(kPeriod, 4);
-  switch (wide_tokens(tile.tokens)) {
-    case 128:
-      return launch_float_w<FloatW<X, kStorage, 128, kPeriod, true>>(a, s, tile);
-    case 192:
-      return launch_float_w<FloatW<X, kStorage, 192, kInStage, true>>(a, s, tile);
-    default:
-      return launch_float_w<FloatW<X, kStorage, 256, kInStage, true>>(a, s, tile);
+  if (!is_large(tile.tokens)) return launch_float_w<FloatW<X, kStorage, 128, kPeriod, HowScaled::kAnyWay>>(a, s, tile);
+  const auto launch_large = [&](auto how) {
+    launch_float_w<FloatW<X, kStorage, kMostTokens, std::min(kPeriod, 4), how>>(a, s, tile);
+  };
+  const HowScaled how = how_scaled<X>(s);
+  if (how == HowScaled::kInTwoParts) return launch_large(std::integral_constant<HowScaled, HowScaled::kInTwoParts>());
+  if constexpr (kStorage != Storage::kUInt8) {  // which has zero points, as int8 has not
+    constexpr HowScaled kSymmetric = kSymmetricScaled<X>;
+    if (how == kSymmetric) return launch_large(std::integral_constant<HowScaled, kSymmetric>());
   }
+  if constexpr (kStorage != Storage::kInt8) launch_large(std::integral_constant<HowScaled, HowScaled::kInOne>());
 }
 
 template <class X, Storage kStorage>

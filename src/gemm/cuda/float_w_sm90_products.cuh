@@ -8,14 +8,14 @@
 
 namespace octavo::sm90 {
 
-// A thread's way through the ring, where all of a channel's products are added up. Steps of 16 along K are taken in batches:
-// a batch's weights are on their way to registers kAhead batches before they are converted, from the next stage too, and
-// the products of kBatches may be under way.
-template <class F, class Conversion>
+// A thread's way through the ring, where all of a channel's products with kTokens of x are added up. Steps of 16 along K are
+// taken in batches: a batch's weights are on their way to registers kAhead batches before they are converted, from the next
+// stage too, and the products of kBatches may be under way.
+template <class F, class Conversion, int kTokens>
 class Products {
  public:
-  using Shared = FloatWShared<typename F::Layout>;
-  using Sums = float[F::kTokens / 2];
+  using Shared = FloatWShared<F>;
+  using Sums = float[kTokens / 2];
   static constexpr int kBatch = F::kBatch, kBatches = F::kBatches, kAhead = F::kAhead;
 
   __device__ __forceinline__ Products(const FloatWArguments& a, const Shared& shared, const ChannelFactors& channels,
@@ -31,7 +31,11 @@ class Products {
   // Of so many stages.
   __device__ __forceinline__ void multiply(int blocks) {
     const std::uint32_t first_lane = in_register(threadIdx.x % 32 == 0 ? 1 : 0);
-    if (blocks == 0) return;
+    if (blocks == 0) {
+#pragma unroll
+      for (float& sum : sums_) sum = 0;
+      return;
+    }
     wait_full(false);
 #pragma unroll
     for (int first = 0; first < kAhead * kBatch; first += kBatch) ask(stage_.index, first);
@@ -118,8 +122,9 @@ class Products {
       const std::uint32_t at = shared_.x(stage) + step / 4 * shared_.x_box_bytes;
       constexpr std::uint64_t kDescriptor = tile_descriptor(0);
       const std::uint32_t low = at / 16 + (static_cast<std::uint32_t>(kDescriptor) + step % 4 * 2);
-      FloatWgmma<typename F::X, F::kTokens>::multiply(sums_, f[i], kDescriptor >> 32 << 32 | low, true);
+      FloatWgmma<typename F::X, kTokens>::multiply(sums_, f[i], kDescriptor >> 32 << 32 | low, step > 0 || adds_);
     }
+    adds_ = true;
     wgmma_commit();
   }
 
@@ -131,17 +136,37 @@ class Products {
   Sums& sums_;
   Conversion conversion_;
   std::uint32_t weights_, factors_;  // of stage 0
+  bool adds_ = false;                // the first product does not: what sums were before is not known
   Raw raw_[kPlaces][kBatch];
   Fragment fragments_[kBatches][kBatch];
 };
 
+template <int kTokens, bool kRounded>
+inline constexpr int kLessTokens = less_tokens(kTokens, kRounded);
+
+// The sums of a tile of so many tokens, which are kTokens or less.
+template <class F, class Conversion, int kTokens = F::kTokens>
+__device__ __forceinline__ void multiply_all(const FloatWArguments& a, const FloatWShared<F>& shared,
+                                             const ChannelFactors& channels, int blocks, int tokens, Stage& stage,
+                                             float (&sums)[F::kTokens / 2]) {
+  constexpr int kLess = F::kLarge ? kLessTokens<kTokens, F::kRounded> : 0;
+  if (kLess == 0 || tokens > kLess) {
+    auto& of_tokens = reinterpret_cast<float(&)[kTokens / 2]>(sums);
+    Products<F, Conversion, kTokens>(a, shared, channels, stage, of_tokens).multiply(blocks);
+  } else if constexpr (kLess > 0) {
+    multiply_all<F, Conversion, kLess>(a, shared, channels, blocks, tokens, stage, sums);
+  }
+}
+
 // The sums of a tile with groups whose sums are scaled: each period's are, and added to those of the tile. Meanwhile the
 // other warpgroup multiplies.
 template <class F>
-__device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const FloatWShared<typename F::Layout>& shared,
-                                                int blocks, Stage& stage, float (&sums)[F::kTokens / 2]) {
+__device__ __forceinline__ void multiply_groups(const FloatWArguments& a, const FloatWShared<F>& shared, int blocks,
+                                                Stage& stage, float (&sums)[F::kTokens / 2]) {
   constexpr int kPeriod = F::kPeriod;
   const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
+#pragma unroll
+  for (float& sum : sums) sum = 0;
   const bool tells = thread % 32 == 0;
   const typename F::Convert convert(thread);
   const std::uint32_t mine = first_weight<F::kStorage, F::kRowBytes, F::kTogether>(thread) + warpgroup * 64 * F::kRowBytes;

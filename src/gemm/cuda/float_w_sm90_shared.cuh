@@ -13,30 +13,31 @@ struct FloatWShared {
   std::uint32_t x_box_bytes, stage_bytes, ring, staging, full, empty;
   std::uint32_t ready, sums;  // barriers: the other CTAs of the cluster take sums, and theirs are there
 
-  // Products read kTokens rows of x even where a box holds fewer; what they read instead is not stored. Where a cluster
-  // divides K, the ring holds all CTAs' sums of a part of the tile afterwards, parts being rounded up.
-  __host__ __device__ static constexpr int bytes(int x_box, int stages) {
-    return ring_bytes(x_box, stages) + 2 * F::kPieces * kPieceBytes + 2 * (stages + 1) * 8;
+  // Products read as many rows of x as a tile has tokens, even where a box holds fewer; what they read instead is not
+  // stored. Where a cluster divides K, the ring holds all CTAs' sums of a part of the tile afterwards, parts being rounded
+  // up.
+  __host__ __device__ static constexpr int bytes(const FloatWColumns& wide, int stages) {
+    return ring_bytes(wide, stages) + 2 * F::kPieces * kPieceBytes + 2 * (stages + 1) * 8;
   }
-  __host__ __device__ static constexpr int ring_bytes(int x_box, int stages) {
-    constexpr int kSumBytes = (F::kTokens + 3 * 8) * kChannels * 4;
-    const int bytes = stages * stage_size(x_box) + slack(x_box);
-    return bytes < kSumBytes ? kSumBytes : bytes;
+  __host__ __device__ static constexpr int ring_bytes(const FloatWColumns& wide, int stages) {
+    const int sum_bytes = (wide.tokens + 3 * 8) * kChannels * 4;
+    const int bytes = stages * stage_size(wide.x_box) + slack(wide);
+    return bytes < sum_bytes ? sum_bytes : bytes;
   }
   __host__ __device__ static constexpr int stage_size(int x_box) {
     return F::kXBoxes * x_box * 128 + F::kWeightBytes + F::kFactorBytes;
   }
   // The last stage's weights are read too.
-  __host__ __device__ static constexpr int slack(int x_box) {
-    const int beyond = (F::kTokens - x_box) * 128 - F::kWeightBytes;
+  __host__ __device__ static constexpr int slack(const FloatWColumns& wide) {
+    const int beyond = (wide.tokens - wide.x_box) * 128 - F::kWeightBytes;
     return beyond > 0 ? (beyond + 1023) / 1024 * 1024 : 0;
   }
 
   __device__ FloatWShared(const FloatWArguments& a, const void* memory) {
-    x_box_bytes = a.x_box * 128;
-    stage_bytes = stage_size(a.x_box);
+    x_box_bytes = a.wide.x_box * 128;
+    stage_bytes = stage_size(a.wide.x_box);
     ring = shared_address(memory);
-    staging = ring + ring_bytes(a.x_box, a.stages);
+    staging = ring + ring_bytes(a.wide, a.stages);
     full = staging + 2 * F::kPieces * kPieceBytes;
     empty = full + a.stages * 8;
     ready = empty + a.stages * 8;

@@ -23,17 +23,19 @@ class FloatWTiles {
       end_ = min(begin_ + a_.part, end_);
     }
     ++round_;
-    if constexpr (F::kHasNarrow) {
-      const int wide = (a_.M + F::kTokens - 1) / F::kTokens * a_.wide_columns;
+    if constexpr (F::kLarge) {
+      const int wide = a_.wide.in_column * a_.wide_columns;
       narrow_ = index >= wide;
-      if (narrow_) return place<F::Narrow::kTokens>(index - wide, a_.wide_columns, columns(), m, n);
+      if (narrow_) return place(a_.narrow, index - wide, a_.wide_columns, (a_.N + kChannels - 1) / kChannels, m, n);
     }
-    return place<F::kTokens>(index, 0, a_.wide_columns, m, n);
+    return place(a_.wide, index, 0, a_.wide_columns, m, n);
   }
 
-  // Whether it is a narrow one; and the first token that is no other tile's.
+  // Whether it is a narrow one; its tokens; and the first one that is no other tile's.
   __device__ bool narrow() const { return narrow_; }
+  __device__ int tokens() const { return F::kLarge ? column().tokens : F::kTokens; }
   __device__ int own() const { return own_; }
+  __device__ int x_box() const { return column().x_box; }
 
   // Whether the cluster divides the one that next() gave.
   __device__ bool divided() const { return a_.cluster > 1 && round_ > a_.rounds; }
@@ -42,20 +44,19 @@ class FloatWTiles {
   __device__ int end() const { return end_; }
 
  private:
-  __device__ int columns() const { return (a_.N + kChannels - 1) / kChannels; }
+  __device__ const FloatWColumns& column() const { return narrow_ ? a_.narrow : a_.wide; }
 
   // Where the tile number `index` of the columns from `begin` to `end` is, if there is one. They go down group_m tiles, then
   // right.
-  template <int kTokens>
-  __device__ bool place(int index, int begin, int end, int& m, int& n) {
-    const int rows = (a_.M + kTokens - 1) / kTokens, columns = end - begin;
+  __device__ bool place(const FloatWColumns& of, int index, int begin, int end, int& m, int& n) {
+    const int rows = of.in_column, columns = end - begin, tokens = F::kLarge ? of.tokens : F::kTokens;
     if (index >= rows * columns) return false;
     const int first = index / (a_.group_m * columns) * a_.group_m;
     const int height = min(rows - first, a_.group_m);
     const int rest = index - first * columns;
-    own_ = (first + rest % height) * kTokens;
-    constexpr int kOutside = kTokens > 128 ? kTokens / 32 * 8 : 0;
-    m = min(own_, max((a_.M + 7) / 8 * 8 + kOutside - kTokens, 0));
+    own_ = (first + rest % height) * tokens;
+    const int outside = F::kLarge ? tokens / 32 * 8 : 0;
+    m = min(own_, max((a_.M + 7) / 8 * 8 + outside - tokens, 0));
     n = (begin + rest / height) * kChannels;
     return true;
   }

@@ -34,11 +34,14 @@ struct FloatWgmma;
 #define OCTAVO_UP_TO_9(t) OCTAVO_UP_TO_7(t) ", %" t "8, %" t "9"
 #define OCTAVO_TEN(t) OCTAVO_UP_TO_9(t) ", "
 #define OCTAVO_60 OCTAVO_TEN("") OCTAVO_TEN("1") OCTAVO_TEN("2") OCTAVO_TEN("3") OCTAVO_TEN("4") OCTAVO_TEN("5")
-#define OCTAVO_120 \
-  OCTAVO_60 OCTAVO_TEN("6") OCTAVO_TEN("7") OCTAVO_TEN("8") OCTAVO_TEN("9") OCTAVO_TEN("10") OCTAVO_TEN("11")
+#define OCTAVO_80 OCTAVO_60 OCTAVO_TEN("6") OCTAVO_TEN("7")
+#define OCTAVO_100 OCTAVO_80 OCTAVO_TEN("8") OCTAVO_TEN("9")
+#define OCTAVO_120 OCTAVO_100 OCTAVO_TEN("10") OCTAVO_TEN("11")
 #define OCTAVO_D4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
-#define OCTAVO_D16(i) OCTAVO_D4(i), OCTAVO_D4((i) + 4), OCTAVO_D4((i) + 8), OCTAVO_D4((i) + 12)
-#define OCTAVO_D64(i) OCTAVO_D16(i), OCTAVO_D16((i) + 16), OCTAVO_D16((i) + 32), OCTAVO_D16((i) + 48)
+#define OCTAVO_D8(i) OCTAVO_D4(i), OCTAVO_D4((i) + 4)
+#define OCTAVO_D16(i) OCTAVO_D8(i), OCTAVO_D8((i) + 8)
+#define OCTAVO_D32(i) OCTAVO_D16(i), OCTAVO_D16((i) + 16)
+#define OCTAVO_D64(i) OCTAVO_D32(i), OCTAVO_D32((i) + 32)
 
 #define OCTAVO_WGMMA(type, name, n, names, a0, a1, a2, a3, b, p, ...)                                                       \
   template <>                                                                                                               \
@@ -53,17 +56,24 @@ struct FloatWgmma;
                      "r"(static_cast<int>(add)));                                                                           \
     }                                                                                                                       \
   };
-#define OCTAVO_WGMMAS(type, name)                                                                                          \
-  OCTAVO_WGMMA(type, name, 32, OCTAVO_TEN("") OCTAVO_UP_TO_5("1"), 16, 17, 18, 19, 20, 21, OCTAVO_D16(0))                  \
-  OCTAVO_WGMMA(type, name, 64, OCTAVO_TEN("") OCTAVO_TEN("1") OCTAVO_TEN("2") "%30, %31", 32, 33, 34, 35, 36, 37,          \
-               OCTAVO_D16(0), OCTAVO_D16(16))                                                                              \
-  OCTAVO_WGMMA(type, name, 128, OCTAVO_60 OCTAVO_UP_TO_3("6"), 64, 65, 66, 67, 68, 69, OCTAVO_D64(0))                      \
-  OCTAVO_WGMMA(type, name, 160, OCTAVO_60 OCTAVO_TEN("6") OCTAVO_UP_TO_9("7"), 80, 81, 82, 83, 84, 85, OCTAVO_D64(0),      \
-               OCTAVO_D16(64))                                                                                             \
-  OCTAVO_WGMMA(type, name, 176, OCTAVO_60 OCTAVO_TEN("6") OCTAVO_TEN("7") OCTAVO_UP_TO_7("8"), 88, 89, 90, 91, 92, 93,     \
-               OCTAVO_D64(0), OCTAVO_D16(64), OCTAVO_D4(80), OCTAVO_D4(84))                                                \
-  OCTAVO_WGMMA(type, name, 192, OCTAVO_60 OCTAVO_TEN("6") OCTAVO_TEN("7") OCTAVO_TEN("8") OCTAVO_UP_TO_5("9"), 96, 97, 98, \
-               99, 100, 101, OCTAVO_D64(0), OCTAVO_D16(64), OCTAVO_D16(80))                                                \
+#define OCTAVO_WGMMAS(type, name)                                                                                           \
+  OCTAVO_WGMMA(type, name, 32, OCTAVO_TEN("") OCTAVO_UP_TO_5("1"), 16, 17, 18, 19, 20, 21, OCTAVO_D16(0))                   \
+  OCTAVO_WGMMA(type, name, 64, OCTAVO_TEN("") OCTAVO_TEN("1") OCTAVO_TEN("2") "%30, %31", 32, 33, 34, 35, 36, 37,           \
+               OCTAVO_D32(0))                                                                                               \
+  OCTAVO_WGMMA(type, name, 128, OCTAVO_60 OCTAVO_UP_TO_3("6"), 64, 65, 66, 67, 68, 69, OCTAVO_D64(0))                       \
+  OCTAVO_WGMMA(type, name, 144, OCTAVO_60 OCTAVO_TEN("6") "%70, %71", 72, 73, 74, 75, 76, 77, OCTAVO_D64(0), OCTAVO_D8(64)) \
+  OCTAVO_WGMMA(type, name, 160, OCTAVO_60 OCTAVO_TEN("6") OCTAVO_UP_TO_9("7"), 80, 81, 82, 83, 84, 85, OCTAVO_D64(0),       \
+               OCTAVO_D16(64))                                                                                              \
+  OCTAVO_WGMMA(type, name, 176, OCTAVO_80 OCTAVO_UP_TO_7("8"), 88, 89, 90, 91, 92, 93, OCTAVO_D64(0), OCTAVO_D16(64),       \
+               OCTAVO_D8(80))                                                                                               \
+  OCTAVO_WGMMA(type, name, 192, OCTAVO_80 OCTAVO_TEN("8") OCTAVO_UP_TO_5("9"), 96, 97, 98, 99, 100, 101, OCTAVO_D64(0),     \
+               OCTAVO_D32(64))                                                                                              \
+  OCTAVO_WGMMA(type, name, 208, OCTAVO_100 OCTAVO_UP_TO_3("10"), 104, 105, 106, 107, 108, 109, OCTAVO_D64(0),               \
+               OCTAVO_D32(64), OCTAVO_D8(96))                                                                               \
+  OCTAVO_WGMMA(type, name, 224, OCTAVO_100 OCTAVO_TEN("10") "%110, %111", 112, 113, 114, 115, 116, 117, OCTAVO_D64(0),      \
+               OCTAVO_D32(64), OCTAVO_D16(96))                                                                              \
+  OCTAVO_WGMMA(type, name, 240, OCTAVO_100 OCTAVO_TEN("10") OCTAVO_UP_TO_9("11"), 120, 121, 122, 123, 124, 125,             \
+               OCTAVO_D64(0), OCTAVO_D32(64), OCTAVO_D16(96), OCTAVO_D8(112))                                               \
   OCTAVO_WGMMA(type, name, 256, OCTAVO_120 OCTAVO_UP_TO_7("12"), 128, 129, 130, 131, 132, 133, OCTAVO_D64(0), OCTAVO_D64(64))
 OCTAVO_WGMMAS(__half, "f16")
 OCTAVO_WGMMAS(__nv_bfloat16, "bf16")
@@ -71,9 +81,13 @@ OCTAVO_WGMMAS(__nv_bfloat16, "bf16")
 #undef OCTAVO_WGMMAS
 #undef OCTAVO_WGMMA
 #undef OCTAVO_D64
+#undef OCTAVO_D32
 #undef OCTAVO_D16
+#undef OCTAVO_D8
 #undef OCTAVO_D4
 #undef OCTAVO_120
+#undef OCTAVO_100
+#undef OCTAVO_80
 #undef OCTAVO_60
 #undef OCTAVO_TEN
 #undef OCTAVO_UP_TO_9
