@@ -30,7 +30,8 @@ TEST(Sm90Tile, RoundsAndClustersTakeAllTiles) {
             const bool rounded = scaling == Scaling::kRounded || scaling == Scaling::kRoundedShort;
             EXPECT_TRUE(sm90::is_made(t.tokens, rounded));
             EXPECT_TRUE(t.narrow_columns == 0 || (t.narrow_tokens < t.tokens && t.cluster == 1));
-            EXPECT_TRUE(t.narrow_columns == 0 || sm90::is_made(t.narrow_tokens, rounded));
+            EXPECT_TRUE(t.narrow_columns == 0 ||
+                        (sm90::is_large(t.narrow_tokens) && sm90::is_made(t.narrow_tokens, rounded)));
             EXPECT_LT(t.narrow_columns, sm90::ceil_div(N, sm90::kChannels));
             const int left = tiles(M, N, t) - t.rounds * (sms / t.cluster * t.cluster);
             EXPECT_GE(left, t.cluster > 1 ? 1 : 0);
@@ -82,6 +83,12 @@ TEST(Sm90Tile, LastRoundsOfTests) {
   }
   for (const auto& [M, N, K, tokens] : test::kChannelTiles) {
     EXPECT_EQ(choose(M, N, K, Scaling::kChannels, 132).tokens, tokens) << M;
+  }
+  for (const Scaling scaling : {Scaling::kRounded, Scaling::kRoundedShort}) {
+    const FloatWTile t = choose(193, 4460, 4032, scaling, 132);  // a part of K begins within a group of 128
+    EXPECT_GT(t.tokens, 128);
+    EXPECT_EQ(sm90::ceil_div(4032 / 64, t.cluster) % 2, 1);
+    EXPECT_GT(t.cluster, 1);
   }
   for (const auto& [M, N, K, tokens] : test::kNarrowRounds) {
     for (const Scaling scaling : {Scaling::kChannels, Scaling::kRounded, Scaling::kRoundedShort}) {

@@ -94,8 +94,8 @@ __device__ __forceinline__ std::uint32_t in_register(std::uint32_t known) {
   return value;
 }
 
-// Conversion of pairs, as a thread does it: behind the right exponent, stored bits are numbers, from which `offset`, which
-// has the row's zero point, is taken. What comes out counts in units of kUnit.
+// Conversion of pairs, as a thread does it: stored bits are numbers as they are or behind the right exponent, and `offset`
+// takes the row's zero point away. What comes out counts in units of kUnit.
 template <class X, Storage kStorage, bool kTogether>
 class Convert;
 

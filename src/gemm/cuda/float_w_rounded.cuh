@@ -1,5 +1,5 @@
 // Weights in groups that are multiplied by their scale where they are converted: ŵ = (q - z) · s, rounded once to x's type,
-// two neighbours along K at a time, for one or two instructions more than an exact conversion.
+// two neighbours along K at a time, for at most two instructions more than an exact conversion.
 //
 // The scale stands in two numbers of x's type, s = high + low, and ŵ = d · high + (d · low) with one fused multiply-add,
 // where d = q - z is exact. What high + low miss of s, and the rounding of d · low, are u² |ŵ| at most together with what a
@@ -14,14 +14,15 @@
 // taken as they are.
 //
 // In bf16, with a scale of 16 bits and no zero points, conversion and scale are one fused multiply-add, stored · s - z · s,
-// of which z · s is exact, z being a power of two: ŵ is the same number.
+// of which z · s is exact, z being a power of two: ŵ is the same number. What multiplies a stored number is 2^101 s, so that
+// s must be below 2^27; and ŵ counts in units of 2^-32 (bf16_units.cuh), so that below 2^-94 it is subnormal.
 #pragma once
 
 #include "gemm/cuda/float_w_fragment.cuh"
 
 namespace octavo::sm90 {
 
-// What the weights of a row's group are converted with: what is subtracted (as Convert has it), and the scale, by HowScaled.
+// What the weights of a row's group are converted with: the zero point as Convert takes it, and the scale, by HowScaled.
 struct GroupFactors {
   std::uint32_t offset, scale;
 };
@@ -30,7 +31,7 @@ enum class HowScaled : std::uint8_t {
   kNot,         // weights are not: their sums
   kInTwoParts,  // high and low of a scale in float32
   kInOne,       // a scale of 16 bits, twice
-  kFused,       // the same times what conversion multiplies with; `offset` times the scale is subtracted
+  kFused,       // both parts of conversion's multiply-add times the scale
   kAnyWay,      // any of these, which a kernel finds out
 };
 

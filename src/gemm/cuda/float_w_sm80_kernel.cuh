@@ -211,19 +211,10 @@ class Products {
   }
 
   int x_, w_, pairs_;
-  std::uint32_t flip_ = F::kBits == 8 && F::kGroups ? unsigned_flip() : 0;
+  std::uint32_t flip_ = 0;
   std::uint32_t q_[F::kTogether][F::kN][2][F::kBits / 4];  // of channels g and g + 8
   std::uint32_t a_[F::kTogether][F::kN][2][4];
   float scale_[F::kN][2];
-
-  static __device__ std::uint32_t unsigned_flip() {
-    if constexpr (F::kBits == 8) {
-      Weights weights;
-      weights.set(Weights::prepared(0));
-      return weights.flip;
-    }
-    return 0;
-  }
 };
 
 // Adds kOutputs sums that lie side by side.

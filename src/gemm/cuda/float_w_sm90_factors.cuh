@@ -144,8 +144,8 @@ class FactorMaker {
   Four four_[2], next_[2];
 };
 
-// Whether scales and zero points can be loaded in blocks of eight: rows stand one behind the other, all of them fill blocks,
-// and no stage has groups of the next row.
+// Whether scales and zero points can be loaded in aligned blocks of eight: rows stand one behind the other, all of them
+// together fill blocks, and no stage has groups of the next row.
 inline constexpr int kBlockGroups = 8;
 template <class F>
 __device__ __forceinline__ bool fill_blocks(const FloatWArguments& a) {
@@ -159,8 +159,8 @@ __device__ __forceinline__ bool fill_blocks(const FloatWArguments& a) {
 // Of scales of 16 bits, of x's type; kZeros: with zero points. Their groups are of 32, 64 or 128, an even number: a group is
 // a period, or two where a stage has one. Groups that are over are shifted out of the registers, so that the next stage's
 // are always in the same ones: a stage's factors must take these two warps less time than its products the others, or those
-// wait. They are loaded in blocks, wherever rows begin: groups of the row in front are skipped. Where there are no blocks
-// (kInBlocks), two at a time.
+// wait. They are loaded in blocks (kInBlocks), wherever rows begin: groups of the row in front are skipped. Where they do
+// not fill blocks, two at a time.
 template <class F, bool kZeros, bool kInBlocks>
 class ShortFactorMaker {
  public:

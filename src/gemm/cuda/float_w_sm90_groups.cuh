@@ -9,7 +9,7 @@
 
 namespace octavo::sm90 {
 
-// What the sums of a row's group take: what is subtracted from its weights (as Convert has it), and their scale.
+// What the sums of a row's group take: the zero point as Convert takes it, and their scale.
 struct SumFactors {
   std::uint32_t offset;
   float scale;

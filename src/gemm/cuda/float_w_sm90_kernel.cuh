@@ -19,8 +19,8 @@
 //
 // With groups of kPeriod steps (or a multiple), each period's sums are scaled and added to those of the tile in fp32. Or
 // (kRounded) weights are scaled where they are converted, and rounded to x's type: then nothing interrupts the products.
-// Beside products an instruction of a warp takes five to six cycles, and 64 along K of a tile are hidden by 4 · kTokens
-// cycles: what is done for every stage must be little, that of the two warps with factors too.
+// Beside products an instruction of a warp takes five to six cycles, and 64 along K of a tile are hidden by 4 cycles a
+// token: what is done for every stage must be little, that of the two warps with factors too.
 //
 // Weights that the kernel before does not write (constant_w) are asked for before the wait for it.
 #pragma once

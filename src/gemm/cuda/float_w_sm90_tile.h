@@ -9,8 +9,9 @@ namespace octavo::sm90 {
 inline constexpr int kChannels = 128;  // of a tile: two warpgroups have 64 each
 inline constexpr int kMostTokens = 256;
 
-// Tiles of more than 128 tokens are of one kernel, whose loops for several numbers of them share everything else: for all
-// multiples of 16, or those for which registers suffice where weights are rounded.
+// Tiles of more than 128 tokens are of one kernel, whose loops for several numbers of them share everything else. Each takes
+// registers from all others: for all multiples of 16 they suffice with one scale a channel, and where weights are rounded
+// for five of them. (144 would take no less time than 160 there.)
 constexpr bool is_large(int tokens) { return tokens > 128; }
 constexpr bool is_made(int tokens, bool rounded) {
   if (!is_large(tokens)) return tokens == 32 || tokens == 64 || tokens == 128;
@@ -115,9 +116,9 @@ inline FloatWTile choose(int M, int N, int K, Scaling scaling, int num_sms) {
     for (int wide = std::max(1, all_rounds - 4); wide < all_rounds; ++wide) {
       const int wide_columns = wide * num_sms / in_column, narrow_columns = columns - wide_columns;
       if (wide_columns == 0 || narrow_columns <= 0) continue;
-      const int free = (wide * num_sms - wide_columns * in_column);
+      const int idle = wide * num_sms - wide_columns * in_column;  // SMs of wide rounds
       for (int narrow = all_rounds - wide; narrow <= 4; ++narrow) {
-        const int in_narrow = std::min((narrow * num_sms + free) / narrow_columns, M);
+        const int in_narrow = std::min((narrow * num_sms + idle) / narrow_columns, M);
         if (in_narrow <= in_column) continue;
         const int narrow_tokens = made_tokens(ceil_div(M, in_narrow), rounded);
         if (!is_large(narrow_tokens) || narrow_tokens >= tokens) continue;
