@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 namespace octavo::sm90 {
@@ -100,8 +101,8 @@ inline FloatWTile choose(int M, int N, int K, Scaling scaling, int num_sms) {
     if (cycles < least) least = cycles, best = tile;
   };
   const bool rounded = scaling == Scaling::kRounded || scaling == Scaling::kRoundedShort;
-  for (int tokens = 32; tokens <= kMostTokens;
-       tokens = tokens == kMostTokens ? kMostTokens + 1 : made_tokens(tokens + 1, rounded)) {
+  for (int tokens = 32; tokens <= kMostTokens; tokens += 16) {
+    if (!is_made(tokens, rounded)) continue;
     const TileCost cost(tokens, K, scaling);
     const int in_column = ceil_div(M, tokens), tiles = in_column * columns;
     for (int cluster = 1; cluster <= std::min(4, num_sms); ++cluster) {
