@@ -45,15 +45,23 @@ def copies(bytes_each: float) -> int:
     return max(2, math.ceil(COLD_BYTES / bytes_each))
 
 
-def rotating(call: Callable[[int], object], calls: int) -> Callable[[], object]:
-    """call(0) … call(calls - 1), of which only the last one's result is kept."""
+def rotating(call: Callable[[int], object], copies: int, calls: int) -> Callable[[], object]:
+    """So many calls: call(0) … call(copies - 1), again and again. Only the last one's result is kept. A replay has some
+    10 microseconds that no call takes, so calls should be many."""
 
     def work():
         for i in range(calls):
-            result = call(i)
+            result = call(i % copies)
         return result
 
     return work
+
+
+def calls_in_graph(copies: int, M: int) -> int:
+    """How many calls with so many copies of a weight to measure at a time, of M rows."""
+    if M > 512:
+        return min(copies, 4)
+    return max(copies, 32 if M <= 64 else 8)
 
 
 def compare(works: dict[str, tuple[Callable[[], object], int]], repeats: int) -> dict[str, tuple[float, float]]:

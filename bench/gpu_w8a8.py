@@ -13,7 +13,7 @@ import argparse
 
 import torch
 from common import geometric_mean, record, results_folder
-from cuda_timing import compare, copies, gpu_facts, rotating
+from cuda_timing import calls_in_graph, compare, copies, gpu_facts, rotating
 from gpu_plot import draw_speedups
 
 import octavo  # noqa: F401  (registers the operators)
@@ -74,8 +74,8 @@ def contenders(w: Weights, M: int, K: int) -> dict:
 
 
 def measure(N: int, K: int, w: Weights, M: int, repeats: int) -> dict:
-    calls = len(w.int8) if M <= 512 else 4
-    us = compare({name: (rotating(call, calls), calls) for name, call in contenders(w, M, K).items()}, repeats)
+    calls = calls_in_graph(len(w.int8), M)
+    us = compare({name: (rotating(call, calls, calls), calls) for name, call in contenders(w, M, K).items()}, repeats)
     mine, spread = us["octavo"]
     kernel = torch.ops.octavo.select_kernel(1, torch.bfloat16, 8, True, -1, False, 0, M, N, K, True)
     return {

@@ -13,7 +13,7 @@ import argparse
 
 import torch
 from common import geometric_mean, record, results_folder
-from cuda_timing import compare, copies, gpu_facts, rotating
+from cuda_timing import calls_in_graph, compare, copies, gpu_facts, rotating
 from gpu_peers import PEERS
 from gpu_plot import draw_shares, draw_speedups
 from read_floor import read_floor_us
@@ -121,8 +121,11 @@ def measure(N: int, K: int, w: Weights, M: int, repeats: int, peers: dict) -> tu
     N and K that returns contenders."""
     calls = contenders(w, M) | peer_contenders(peers, w, M, N, K)
     errors = {name: relative_error(call(0), calls[BASE][0](0)) for name, (call, _) in calls.items()}
-    counts = {name: count if M <= 512 else min(count, 4) for name, (_, count) in calls.items()}
-    us = compare({name: (rotating(call, counts[name]), counts[name]) for name, (call, _) in calls.items()}, repeats)
+    works = {}
+    for name, (call, count) in calls.items():
+        n = calls_in_graph(count, M)
+        works[name] = (rotating(call, count, n), n)
+    us = compare(works, repeats)
     ours = {f"{scheme} {name}": (scheme, dtype, name) for scheme in SCHEMES for dtype, name in DTYPES.items()}
     others = {"us": {}, "error": {}}
     for name in (name for name in us if name not in ours):
@@ -188,7 +191,7 @@ def chain(repeats: int) -> list[dict]:
     us = compare(
         {
             name: (
-                rotating(lambda i, layers_of=layers_of: run(layers_of[i % len(layers_of)]), CHAIN_LAYERS),
+                rotating(lambda i, layers_of=layers_of: run(layers_of[i]), len(layers_of), CHAIN_LAYERS),
                 CHAIN_LAYERS,
             )
             for name, layers_of in made.items()
