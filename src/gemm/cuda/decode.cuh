@@ -8,10 +8,12 @@
 //   ring of a warp     | block | block | …    copied by one of its threads (TMA), read by the warp that asked for them: no
 //                                             warp waits for another before the end of a tile
 //   x                  | token | token | …    all of K, copied once a CTA
-//   sums               | warp 0 | warp 1 | …  of a tile, added in this order by one of the warps, which scales, rounds and
-//                                             stores, while the others go on with the next tile
+//   sums               | warp 0 | warp 1 | …  of a tile, added in this order by a ninth warp, which scales, rounds and
+//   stores,
+//                                             while the others go on with the next tile
 //
 //   a warp's time      ask, ask | wait for the kernel in front | copy x | take 0, ask, multiply | take 1, ask, multiply | …
+//                      (where x would wait behind all that a ring holds, it asks for a part of it when x is there)
 //
 // A multiprocessor has one CTA, which takes one tile in so many, so that all of them read neighbouring memory. How much
 // is on its way at a time matters: of little, memory idles; behind too much wait x, and the word that the kernel in front
@@ -24,6 +26,7 @@
 #pragma once
 
 #include "core/ptx.cuh"
+#include "gemm/cuda/decode_ask.cuh"
 #include "gemm/cuda/decode_blocks.cuh"
 #include "gemm/cuda/decode_x.cuh"
 
@@ -73,68 +76,89 @@ __device__ __forceinline__ void put_sums(const DecodeArguments& a, std::uint8_t*
   }
 }
 
-// The outputs of a tile from its warps' sums, by one warp.
+// What a thread takes of its two channels to make their outputs.
+struct Factors {
+  float w_scale[2] = {1, 1}, bias[2] = {};
+};
+
 template <class Kind>
-__device__ __forceinline__ void reduce(const DecodeArguments& a, int tile, const std::uint8_t* sums, int sums_bytes,
-                                       const float* scales, unsigned lane, std::uint32_t full, std::uint32_t parity,
+__device__ __forceinline__ Factors factors_of(const DecodeArguments& a, int n) {
+  Factors f;
+  if (a.y_dtype == DType::kInt32) return f;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int row = min(n + i * 8, a.N - 1);
+    if constexpr (Kind::kFlush == 0) f.w_scale[i] = cuda::w_scale_at(a.epilogue, row);
+    if (a.epilogue.bias != nullptr) f.bias[i] = cuda::bias_at(a.epilogue, row);
+  }
+  return f;
+}
+
+// The outputs of a CTA's tiles from their warps' sums, by one warp. A tile's scales are asked for a tile before: behind so
+// many weights on their way they take longer than a tile.
+template <class Kind>
+__device__ __forceinline__ void add_up(const DecodeArguments& a, int first, int step, int tiles, const std::uint8_t* sums,
+                                       int sums_bytes, const float* scales, unsigned lane, std::uint32_t full,
                                        std::uint32_t empty) {
   using P = Product<typename Kind::X, Kind::kBits>;
   using Two = std::conditional_t<Kind::kInteger, int2, float2>;
-  const int g = lane / 4, t = lane % 4, n = tile * kChannels + static_cast<int>(Blocks<Kind>::channel_of(lane / 4));
+  const int g = lane / 4, t = lane % 4, channel = static_cast<int>(Blocks<Kind>::channel_of(lane / 4));
   const int pitch = sums_bytes / kChannels;
   const bool scaled = a.y_dtype != DType::kInt32;
-  float w_scale[2] = {1, 1}, bias[2] = {}, x_scale[Kind::kTokenTiles][2] = {};
-  if (scaled) {  // asked for now, used when the sums are there
+  float x_scale[Kind::kTokenTiles][2] = {};
+  if constexpr (Kind::kInteger) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int row = min(n + i * 8, a.N - 1);
-      if constexpr (Kind::kFlush == 0) w_scale[i] = cuda::w_scale_at(a.epilogue, row);
-      w_scale[i] /= P::kUnit;
-      if (a.epilogue.bias != nullptr) bias[i] = cuda::bias_at(a.epilogue, row);
-      if constexpr (Kind::kInteger) {
+    for (int j = 0; j < Kind::kTokenTiles; ++j) {
 #pragma unroll
-        for (int j = 0; j < Kind::kTokenTiles; ++j) {
-          const int m = min(j * 8 + t * 2 + i, a.M - 1);
-          x_scale[j][i] = Kind::kQuantizes ? scales[m] : cuda::x_scale_at(a.epilogue, m);
-        }
+      for (int i = 0; i < 2; ++i) {
+        const int m = min(j * 8 + t * 2 + i, a.M - 1);
+        if (scaled) x_scale[j][i] = Kind::kQuantizes ? scales[m] : cuda::x_scale_at(a.epilogue, m);
       }
     }
   }
-  sm90::barrier_wait(full, parity);
-  typename P::Sum d[Kind::kTokenTiles][4] = {};
+  Factors next = factors_of<Kind>(a, first * kChannels + channel);
+  for (int tile = 0; tile < tiles; ++tile) {
+    const int n = (first + tile * step) * kChannels + channel;
+    const Factors f = next;
+    if (tile + 1 < tiles) next = factors_of<Kind>(a, n + step * kChannels);
+    const unsigned buffer = tile & (a.buffers - 1), round = a.buffers == 4 ? tile / 4 : tile / 2;
+    const std::uint8_t* met = sums + buffer * Kind::kWarps * sums_bytes;
+    sm90::barrier_wait(full + buffer * 8, round % 2);
+    typename P::Sum d[Kind::kTokenTiles][4] = {};
 #pragma unroll
-  for (int j = 0; j < Kind::kTokenTiles; ++j) {
-    if (j * 8 + t * 2 >= a.M) break;
+    for (int j = 0; j < Kind::kTokenTiles; ++j) {
+      if (j * 8 + t * 2 >= a.M) break;
 #pragma unroll 8
-    for (int i = 0; i < Kind::kWarps; ++i) {
+      for (int i = 0; i < Kind::kWarps; ++i) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const Two v = *reinterpret_cast<const Two*>(sums + i * sums_bytes + (half * 8 + g) * pitch + (j * 8 + t * 2) * 4);
-        d[j][2 * half] += v.x;
-        d[j][2 * half + 1] += v.y;
+        for (int half = 0; half < 2; ++half) {
+          const Two v = *reinterpret_cast<const Two*>(met + i * sums_bytes + (half * 8 + g) * pitch + (j * 8 + t * 2) * 4);
+          d[j][2 * half] += v.x;
+          d[j][2 * half + 1] += v.y;
+        }
       }
     }
-  }
-  __syncwarp();
-  if (lane == 0) sm90::barrier_arrive_here(empty);
+    __syncwarp();
+    if (lane == 0) sm90::barrier_arrive_here(empty + buffer * 8);
 #pragma unroll
-  for (int j = 0; j < Kind::kTokenTiles; ++j) {
+    for (int j = 0; j < Kind::kTokenTiles; ++j) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int m = j * 8 + t * 2 + i % 2, row = n + i / 2 * 8;
-      if (m >= a.M || row >= a.N) continue;
-      float v;
-      if constexpr (Kind::kInteger) {
-        if (!scaled) {
-          reinterpret_cast<std::int32_t*>(static_cast<char*>(a.y) + m * a.y_stride)[row] = d[j][i];
-          continue;
+      for (int i = 0; i < 4; ++i) {
+        const int m = j * 8 + t * 2 + i % 2, row = n + i / 2 * 8;
+        if (m >= a.M || row >= a.N) continue;
+        float v;
+        if constexpr (Kind::kInteger) {
+          if (!scaled) {
+            reinterpret_cast<std::int32_t*>(static_cast<char*>(a.y) + m * a.y_stride)[row] = d[j][i];
+            continue;
+          }
+          v = cuda::scale_sum(d[j][i], f.w_scale[i / 2], x_scale[j][i % 2]);
+        } else {
+          v = __fmul_rn(d[j][i], f.w_scale[i / 2] / P::kUnit);
         }
-        v = cuda::scale_sum(d[j][i], w_scale[i / 2], x_scale[j][i % 2]);
-      } else {
-        v = __fmul_rn(d[j][i], w_scale[i / 2]);
+        if (a.epilogue.bias != nullptr) v = __fadd_rn(v, f.bias[i / 2]);
+        store(a, m, row, v);
       }
-      if (a.epilogue.bias != nullptr) v = __fadd_rn(v, bias[i / 2]);
-      store(a, m, row, v);
     }
   }
 }
@@ -148,7 +172,7 @@ __device__ __forceinline__ void stay_for(std::int64_t tile) {
 }
 
 template <class Kind>
-__global__ void __launch_bounds__(Kind::kThreads, 2)
+__global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1)
     decode_kernel(const __grid_constant__ DecodeArguments a, const __grid_constant__ CUtensorMap w) {
 #if __CUDA_ARCH__ >= 900
   if (a.next_before == kNextAtOnce) ptx::launch_dependents();
@@ -161,23 +185,39 @@ __global__ void __launch_bounds__(Kind::kThreads, 2)
   const int all_tiles = (a.N + kChannels - 1) / kChannels;
   const int first = static_cast<int>(blockIdx.x), step = static_cast<int>(gridDim.x);
   const int tiles = (all_tiles - first + step - 1) / step;
-  Blocks<Kind> blocks(a, w, shared, memory, warp, lane, first, step, tiles);
-  if (!a.constant_w) ptx::wait_for_predecessor();
-  blocks.fill();
   // Of so many tiles' sums each: all there, and all read.
   const unsigned buffers = a.buffers;
   const std::uint32_t full = ptx::shared_address(memory) + shared.sums_barriers, empty = full + buffers * 8;
-  if (threadIdx.x < 2 * buffers) sm90::barrier_init(full + threadIdx.x * 8, threadIdx.x < buffers ? Kind::kWarps : 1);
-  ptx::wait_for_predecessor();
-  if (a.next_before == kNextAfterWait) ptx::launch_dependents();
+  const auto wait = [&] {
+    ptx::wait_for_predecessor();
+    if (a.next_before == kNextAfterWait) ptx::launch_dependents();
+  };
   auto* scales = reinterpret_cast<float*>(memory + shared.scales);
+
+  if (warp == Kind::kWarps) {
+    if (lane < 2 * buffers) sm90::barrier_init(full + lane * 8, lane < buffers ? Kind::kWarps : 1);
+    sm90::barrier_init_fence();
+    wait();
+    sm90::meet(0, Kind::kThreads);
+    const std::int64_t begun = Kind::kStartsNextLate ? clock64() : 0;
+    add_up<Kind>(a, first, step, tiles, memory + shared.sums, shared.sums_bytes, scales, lane, full, empty);
+    if constexpr (Kind::kStartsNextLate) {
+      const bool has_most = tiles == (all_tiles + step - 1) / step;
+      if (a.next_before > 0 && !has_most && lane == 0) stay_for((clock64() - begun) / tiles);
+    }
+    return;
+  }
+  Asker<Kind> asker(a, w, shared, memory, warp, static_cast<int>(lane), first, step, tiles);
+  if (!a.constant_w) ptx::wait_for_predecessor();
+  asker.fill(0, a.early_stages);
+  wait();
   if constexpr (Kind::kQuantizes) {
     quantize_x<Kind>(a, memory + shared.x, scales);
   } else {
     copy_x<Kind>(a, memory + shared.x);
   }
-  __syncthreads();
-  const std::int64_t begun = Kind::kStartsNextLate ? clock64() : 0;
+  asker.fill(a.early_stages, a.stages);
+  sm90::meet(0, Kind::kThreads);
 
   // The tokens past the last are it again; their sums are not stored.
   int x_of[Kind::kTokenTiles];
@@ -186,6 +226,7 @@ __global__ void __launch_bounds__(Kind::kThreads, 2)
     const int token = j * 8 + static_cast<int>(lane) / 4 / Kind::kColumns;
     x_of[j] = shared.x + min(token, a.M - 1) * Kind::x_pitch(a.blocks) + lane % 4 * 16;
   }
+  Blocks<Kind> blocks(a, shared, memory, asker, warp, lane, first, step);
   for (int tile = 0; tile < tiles; ++tile) {
     Sum sums[Kind::kTokenTiles][2][4] = {};
     while (blocks.next_is_of(tile)) blocks.multiply(tile, x_of, sums);
@@ -197,14 +238,6 @@ __global__ void __launch_bounds__(Kind::kThreads, 2)
     put_sums<Kind>(a, met + warp * shared.sums_bytes, shared.sums_bytes, static_cast<int>(lane), sums);
     __syncwarp();
     if (lane == 0) sm90::barrier_arrive_here(full + buffer * 8);
-    if (warp == tile % Kind::kWarps) {
-      reduce<Kind>(a, first + tile * step, met, shared.sums_bytes, scales, lane, full + buffer * 8, round % 2,
-                   empty + buffer * 8);
-    }
-  }
-  if constexpr (Kind::kStartsNextLate) {
-    const bool has_most = tiles == (all_tiles + step - 1) / step;
-    if (a.next_before > 0 && !has_most && threadIdx.x == 0) stay_for((clock64() - begun) / tiles);
   }
 #endif
 }

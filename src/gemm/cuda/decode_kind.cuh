@@ -63,6 +63,7 @@ struct DecodeArguments {
   int next_before;
   bool whole_boxes;  // a channel is: a block's are copied together
   int stages;        // of a warp's ring
+  int early_stages;  // asked for before x
   int buffers;       // of tiles' sums, a power of two
   int blocks;        // of a tile
   Divisor by_blocks;
@@ -88,14 +89,14 @@ struct Kind {
   static_assert(kColumns == 1 || kTokenTiles == 1);
   static constexpr bool kInteger = sizeof(X) == 1;
   static constexpr bool kStartsNextLate = kFlush > 0;  // where next_before may say so
-  static constexpr int kWarps = 8;
-  static constexpr int kThreads = kWarps * 32;
+  static constexpr int kWarps = 8;                     // that multiply
+  static constexpr int kMultiplying = kWarps * 32, kThreads = kMultiplying + 32;
   static constexpr int kBlockK = kBoxes * kBoxRow * 8 / kBits;
   static constexpr int kSlabK = kSlabBytes / static_cast<int>(sizeof(X));
-  static constexpr int kSlabs = kBlockK / kSlabK, kBoxSlabs = kSlabs / kBoxes;  // of a block, of a box
-  static constexpr int kUnits = kFlush == 0 ? kBoxes : kSlabs / kFlush, kBoxUnits = kUnits / kBoxes;
-  // Of a box, runs of units that have columns of the same products.
-  static constexpr int kRuns = kBoxUnits / kColumns, kRunSlabs = kFlush * kColumns;
+  static constexpr int kSlabs = kBlockK / kSlabK;  // of a block
+  static constexpr int kUnits = kFlush == 0 ? 1 : kSlabs / kFlush;
+  // Units that have columns of the same products.
+  static constexpr int kRunSlabs = kFlush * kColumns;
   static constexpr int kWords = kSlabK * kBits / 128;  // of a channel in a slab, of which a thread has so many
   // A thread reads 16 bytes of a channel at a time, those of so many slabs: what it multiplies as slab i of them is its i-th
   // part. Of groups it reads no more than a run's.

@@ -67,10 +67,12 @@ bool together(const Weight& w, const Groups& groups) {
 // starts when all of ours is on its way would only keep x waiting: then it starts later. It starts late (decode.cuh) where
 // that gains: with weights in groups, not in few rounds of blocks, of which it would wait for too many, nor in many. If it
 // is a small one, which only lets the product behind it start, also in many rounds, and earlier: in fewer than eight or so
-// that is at once. All measured on an H100.
+// that is at once. Some ask for a part of the ring only when they have x, which else waits behind it. All measured, on an
+// H100 and an H200.
 template <class Kind>
 void launch_kind(const Arguments& a, DecodeArguments d) {
-  constexpr int kStagesBeside = 3, kStagesAlone = 2, kStagesOfLongRun = 4, kLongRun = 64,  // blocks
+  constexpr int kStagesBeside = 3, kStagesAlone = 2, kStagesOfLongRun = 3, kStagesOfLongRows = 4, kLongRun = 64,
+                kLongRow = 16,  // blocks
       kNextBefore = 9, kNextButOneBefore = 28, kFewRounds = 5, kManyRounds = 10;
   const int sms = (*cuda::gpu(a.x.device))->num_sms;
   const int tiles = (d.N + kChannels - 1) / kChannels, grid = std::min(sms, tiles);
@@ -83,13 +85,26 @@ void launch_kind(const Arguments& a, DecodeArguments d) {
   if constexpr (Kind::kFlush > 0) d.groups.together = together<Kind>(a.w, d.groups);
   const DecodeArguments beside = with_stages(kStagesBeside, kSharedOfTwo);
   const bool fits = Shared<Kind>(beside).bytes <= kSharedOfTwo && beside.stages >= std::min(2, rounds);
-  const bool long_run = Kind::kFlush == 0 && blocks > kLongRun;
-  const bool alone = !fits || long_run;
-  d = alone ? with_stages(rounds <= 2 ? 1 : long_run ? kStagesOfLongRun : kStagesAlone, kMaxShared) : beside;
-  const bool late =
-      Kind::kStartsNextLate && !alone && rounds >= kFewRounds && (a.small_kernel_next || rounds <= kManyRounds);
-  d.next_before = alone || d.stages < rounds ? kNextAtOnce : kNextAfterWait;
+  const bool few = rounds < kFewRounds, long_run = Kind::kFlush == 0 && blocks > kLongRun;
+  const bool long_rows = long_run && Kind::blocks(d.K) > kLongRow, alone = !fits || long_run;
+  if (alone) {
+    d = with_stages(rounds <= 2 ? 1
+                    : long_rows ? kStagesOfLongRows
+                    : long_run  ? kStagesOfLongRun
+                                : kStagesAlone,
+                    kMaxShared);
+  } else {
+    d = beside;
+  }
+  const bool in_ring = d.stages == rounds;
+  const bool late = Kind::kStartsNextLate && !alone && !few && (a.small_kernel_next || rounds <= kManyRounds);
+  d.next_before = alone || (!in_ring && (!few || d.M > 1)) ? kNextAtOnce : kNextAfterWait;
   if (late) d.next_before = a.small_kernel_next ? kNextButOneBefore : kNextBefore;
+  d.early_stages = d.stages;
+  if (long_run && !long_rows) d.early_stages = std::min(d.stages, kStagesOfLongRun - 1);
+  if (!alone && (Kind::kFlush == 0 ? few && d.M > 1 : Kind::kFlush == 4 && d.M <= 2 && in_ring && rounds == 2)) {
+    d.early_stages = 1;
+  }
   const int bytes = std::max(Shared<Kind>(d).bytes, alone ? kSharedOfTwo + 1024 : kMoreThanAThird);
   CUtensorMap w = {};
   const std::int64_t row = row_bytes(a.w.q.dtype, d.K);

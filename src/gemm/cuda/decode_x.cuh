@@ -8,39 +8,63 @@
 
 namespace octavo::decode {
 
-// x to shared memory, zeros past K, by all threads of the CTA; where a thread reads several slabs' weights together, its x
-// of these slabs go to where it looks for them.
+// Where a chunk of a token's, of sixteen bytes, stands in shared memory: where a thread reads several slabs' weights
+// together, its x of these slabs are where it looks for them.
 template <class Kind>
-__device__ __forceinline__ void copy_x(const DecodeArguments& a, std::uint8_t* to) {
-  constexpr int kBatch = 8 * Kind::kTokenTiles, kTogether = Kind::kTogether,
-                kChunks = Kind::kSlabs * kSlabBytes / 16;  // of a block
-  const int threads = Kind::kThreads, chunks = a.blocks * kChunks, all = a.M * chunks, pitch = Kind::x_pitch(a.blocks);
-  const int row_bytes = a.K * static_cast<int>(sizeof(typename Kind::X)), whole = row_bytes / 16;
-  const auto row = [&](int token) { return static_cast<const std::uint8_t*>(a.x) + token * a.x_stride; };
-  const auto place = [&](int token, int chunk) {
-    const int part = chunk % (4 * kTogether);
-    return to + token * pitch + (chunk - part + part % kTogether * 4 + part / kTogether) * 16;
-  };
-  for (int first = static_cast<int>(threadIdx.x); first < all; first += kBatch * threads) {
+__device__ __forceinline__ int place_of(int chunk) {
+  const int part = chunk % (4 * Kind::kTogether);
+  return (chunk - part + part % Kind::kTogether * 4 + part / Kind::kTogether) * 16;
+}
+
+// A thread's share of x to shared memory: so many chunks at a time, one chunk of all tokens after the other.
+template <class Kind, int kBatch>
+__device__ __forceinline__ void copy_chunks(const DecodeArguments& a, std::uint8_t* to, int chunks, int whole) {
+  const int pitch = Kind::x_pitch(a.blocks);
+  int token = 0, chunk = static_cast<int>(threadIdx.x), place = place_of<Kind>(chunk);
+  const std::uint8_t* from = static_cast<const std::uint8_t*>(a.x) + chunk * 16;
+  while (chunk < chunks) {
     uint4 v[kBatch];
+    int places[kBatch];  // less than 0: none
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      const int at = first + i * threads, token = a.by_blocks.divide(at / kChunks), chunk = at - token * chunks;
       v[i] = {0, 0, 0, 0};
-      if (at < all && chunk < whole) v[i] = *reinterpret_cast<const uint4*>(row(token) + chunk * 16);
+      if (chunk < whole) v[i] = *reinterpret_cast<const uint4*>(from);
+      places[i] = chunk < chunks ? place : -1;
+      from += a.x_stride;
+      place += pitch;
+      if (++token == a.M) {
+        token = 0;
+        chunk += Kind::kMultiplying;
+        place = place_of<Kind>(chunk);
+        from = static_cast<const std::uint8_t*>(a.x) + chunk * 16;
+      }
     }
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      const int at = first + i * threads, token = a.by_blocks.divide(at / kChunks), chunk = at - token * chunks;
-      if (at < all) *reinterpret_cast<uint4*>(place(token, chunk)) = ordered<Kind::kBits>(v[i]);
+      if (places[i] >= 0) *reinterpret_cast<uint4*>(to + places[i]) = ordered<Kind::kBits>(v[i]);
     }
   }
+}
+
+// x to shared memory, zeros past K, by all threads that multiply. It is on the way from layer to layer, so that instructions
+// count.
+template <class Kind>
+__device__ __forceinline__ void copy_x(const DecodeArguments& a, std::uint8_t* to) {
+  constexpr int kChunks = Kind::kSlabs * kSlabBytes / 16;  // of a block
+  const int chunks = a.blocks * kChunks, row_bytes = a.K * static_cast<int>(sizeof(typename Kind::X)),
+            whole = row_bytes / 16;
+  if (a.M * chunks <= 2 * Kind::kMultiplying) {
+    copy_chunks<Kind, 2>(a, to, chunks, whole);
+  } else {
+    copy_chunks<Kind, 8 * Kind::kTokenTiles>(a, to, chunks, whole);
+  }
   if (row_bytes % 16 == 0) return;
-  __syncthreads();
+  sm90::meet(1, Kind::kMultiplying);  // the zeros are there
   if (static_cast<int>(threadIdx.x) < a.M) {
     const int token = static_cast<int>(threadIdx.x);
-    *reinterpret_cast<uint4*>(place(token, whole)) =
-        ordered<Kind::kBits>(part_of(row(token) + whole * 16, row_bytes - whole * 16));
+    const std::uint8_t* from = static_cast<const std::uint8_t*>(a.x) + token * a.x_stride + whole * 16;
+    *reinterpret_cast<uint4*>(to + token * Kind::x_pitch(a.blocks) + place_of<Kind>(whole)) =
+        ordered<Kind::kBits>(part_of(from, row_bytes - whole * 16));
   }
 }
 
@@ -67,7 +91,7 @@ template <class Kind>
 __device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_t* to, float* scales) {
   using Source = typename Kind::Source;
   using Element = cuda::Element<Source>;
-  const int threads = Kind::kThreads, vectors = a.K / 8, all = a.M * vectors, pitch = Kind::x_pitch(a.blocks);
+  const int threads = Kind::kMultiplying, vectors = a.K / 8, all = a.M * vectors, pitch = Kind::x_pitch(a.blocks);
   float* reciprocals = scales + kMaxTokens;
   auto* largest = reinterpret_cast<unsigned*>(reciprocals);  // before
   const auto token_of = [&](int at) { return a.M == 1 ? 0 : a.by_vectors.divide(at); };
@@ -82,7 +106,7 @@ __device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_
                                              (at - token * vectors) * 16);
     }
   }
-  __syncthreads();
+  sm90::meet(1, Kind::kMultiplying);
 #pragma unroll
   for (int i = 0; i < kQuantizedVectors; ++i) {
     if (i * threads >= all) break;
@@ -98,7 +122,7 @@ __device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_
       atomicMax(&largest[token], magnitude);
     }
   }
-  __syncthreads();
+  sm90::meet(1, Kind::kMultiplying);
   if (static_cast<int>(threadIdx.x) < a.M) {
     const unsigned bits = largest[threadIdx.x];
     const bool finite = bits < Element::kInfinity;
@@ -106,7 +130,7 @@ __device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_
     scales[threadIdx.x] = scale;
     reciprocals[threadIdx.x] = exact::div(1.0f, scale);
   }
-  __syncthreads();
+  sm90::meet(1, Kind::kMultiplying);
 #pragma unroll
   for (int i = 0; i < kQuantizedVectors; ++i) {
     const int at = static_cast<int>(threadIdx.x) + i * threads, token = token_of(at);

@@ -63,6 +63,18 @@ __device__ __forceinline__ void barrier_arrive_in_cluster(std::uint32_t barrier)
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+// One thread of a whole warp. (Of `lane == 0` the compiler does not know that it is one, and makes loops of what takes
+// uniform registers.)
+__device__ __forceinline__ bool elected() {
+  std::uint32_t is;
+  asm volatile(
+      "{\n.reg .pred is;\n"
+      "elect.sync _|is, 0xffffffff;\n"
+      "selp.u32 %0, 1, 0, is;\n}"
+      : "=r"(is));
+  return is != 0;
+}
+
 // Waits until the phase of this parity has ended.
 __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
   asm volatile(
