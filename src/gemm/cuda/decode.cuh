@@ -9,8 +9,7 @@
 //                                             warp waits for another before the end of a tile
 //   x                  | token | token | …    all of K, copied once a CTA
 //   sums               | warp 0 | warp 1 | …  of a tile, added in this order by a ninth warp, which scales, rounds and
-//   stores,
-//                                             while the others go on with the next tile
+//                                             stores, while the others go on with the next tile
 //
 //   a warp's time      ask, ask | wait for the kernel in front | copy x | take 0, ask, multiply | take 1, ask, multiply | …
 //                      (where x would wait behind all that a ring holds, it asks for a part of it when x is there)
