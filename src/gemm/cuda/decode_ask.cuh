@@ -37,15 +37,16 @@ class Asker {
 
   // Fills the ring from a place to another.
   __device__ __forceinline__ void fill(int from, int to) {
-    for (int stage = from; stage < to; ++stage) ask(stage);
+    for (int stage = from; stage < to; ++stage) ask(stage, 0);
   }
 
-  // The next block into a place of the ring, if there is one more.
-  __device__ __forceinline__ void ask(int stage) {
+  // The next block into a place of the ring, if there is one more. `read` is the last word read of what stood there: the
+  // copy engine, which has a queue of its own, is asked when that has come, as have all before it.
+  __device__ __forceinline__ void ask(int stage, std::uint32_t read) {
     if (left_ <= 0) return;
     if (Kind::kStartsNextLate && left_ <= a_.next_before) ptx::launch_dependents();
     const std::uint32_t full = full_ + stage * 8;
-    if (sm90::elected()) {
+    if (sm90::elected() && (read & a_.zero) == 0) {
       sm90::barrier_expect(full, kBlockBytes);
       const std::uint32_t to = ring_ + stage * kBlockBytes;
       if (a_.whole_boxes) {

@@ -116,7 +116,7 @@ class Blocks {
     }
     if (number == kParts - 1) {
       __syncwarp();  // all have read the block
-      asker_.ask(at.stage);
+      asker_.ask(at.stage, high[kPartBoxes * kBoxWords - 1]);
     }
     int x[kTokenTiles];
 #pragma unroll

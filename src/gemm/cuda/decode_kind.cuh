@@ -68,6 +68,7 @@ struct DecodeArguments {
   int blocks;        // of a tile
   Divisor by_blocks;
   Divisor by_vectors;  // of x, where it is quantized
+  std::uint32_t zero;  // which the compiler does not know
 };
 
 // What a kernel multiplies: x of type X, which comes as Source, as it is or of 16 bits to be quantized; kBits of a weight;
