@@ -109,7 +109,7 @@ void launch_kind(const Arguments& a, DecodeArguments d) {
   CUtensorMap w = {};
   const std::int64_t row = row_bytes(a.w.q.dtype, d.K);
   d.whole_boxes = row % kBoxRow == 0;
-  const cuda::Box box = {kBoxRow, kChannels, kBoxRow, d.whole_boxes ? kBoxes : 1};
+  const cuda::Box box = {kBoxRow, kChannels, kBoxRow, d.whole_boxes ? kBoxes : 1, 128};
   if (!cuda::map_tensor(a.w.q.data, 1, d.N, row, a.w.q.stride, box, w)) return;
   cuda::launch(decode_kernel<Kind>, dim3(static_cast<unsigned>(grid)), dim3(Kind::kThreads), static_cast<std::size_t>(bytes),
                a.stream, {}, d, w);

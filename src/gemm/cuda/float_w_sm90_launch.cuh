@@ -33,14 +33,15 @@ void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& til
   while (s.stages < kMaxFloatWStages && Shared::bytes(s.wide, s.stages + 1) <= gpu->max_shared_memory) ++s.stages;
   const int element_bytes = bits_of(a.y.dtype) / 8;
   const std::int64_t w_bytes = row_bytes(a.w.q.dtype, s.K);
+  const int line = tile.tokens < 128 ? 128 : 256;  // few tokens wait for memory
   FloatWMaps maps = {};
   const auto map_x = [&](int tokens, CUtensorMap& map) {
-    return cuda::map_tensor(a.x.data, 2, s.M, s.K, a.x.stride, {64, tokens, 128}, map);
+    return cuda::map_tensor(a.x.data, 2, s.M, s.K, a.x.stride, {64, tokens, 128, 1, line}, map);
   };
   if (!map_x(s.wide.x_box, maps.x)) return;
   maps.narrow_x = maps.x;
   if (tile.narrow_columns > 0 && !map_x(s.narrow.x_box, maps.narrow_x)) return;
-  const cuda::Box w_box = {F::kRowBytes, kChannels, F::kRowBytes};
+  const cuda::Box w_box = {F::kRowBytes, kChannels, F::kRowBytes, 1, line};
   if (!cuda::map_tensor(a.w.q.data, 1, s.N, w_bytes, a.w.q.stride, w_box, maps.w)) return;
   const auto map_y = [&](int tokens, CUtensorMap& map) {
     return cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {128 / element_bytes, tokens, 128}, map);

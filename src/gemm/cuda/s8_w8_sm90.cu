@@ -34,8 +34,11 @@ void launch_tile(const Arguments& a, S8W8Arguments s) {
   const int element_bytes = bits_of(a.y.dtype) / 8;
   const int row_bytes = element_bytes == 2 ? sm90::Pieces<kColumns, 2>::kRowBytes : sm90::Pieces<kColumns, 4>::kRowBytes;
   CUtensorMap x = {}, w = {}, y = {};
-  if (!cuda::map_tensor(a.x.data, 1, s.M, s.K, a.x.stride, {sm90::kBlockK, s.x_box, sm90::kBlockK}, x)) return;
-  if (!cuda::map_tensor(a.w.q.data, 1, s.N, s.K, a.w.q.stride, {sm90::kBlockK, kColumns, sm90::kBlockK}, w)) return;
+  const auto map = [&](const MatrixView& m, int rows, CUtensorMap& to) {
+    const cuda::Box box = {sm90::kBlockK, rows, sm90::kBlockK, 1, kRows == 1 ? 128 : 256};
+    return cuda::map_tensor(m.data, 1, m.rows, s.K, m.stride, box, to);
+  };
+  if (!map(a.x, s.x_box, x) || !map(a.w.q, kColumns, w)) return;
   if (s.y_by_copy_engine &&
       !cuda::map_tensor(a.y.data, element_bytes, s.M, s.N, a.y.stride, {row_bytes / element_bytes, 64, row_bytes}, y)) {
     return;
