@@ -61,7 +61,7 @@ def calls_in_graph(copies: int, M: int) -> int:
     """How many calls with so many copies of a weight to measure at a time, of M rows."""
     if M > 512:
         return min(copies, 4)
-    return max(copies, 32 if M <= 64 else 8)
+    return max(copies, 96 if M <= 16 else 32 if M <= 64 else 8)
 
 
 def compare(works: dict[str, tuple[Callable[[], object], int]], repeats: int) -> dict[str, tuple[float, float]]:
