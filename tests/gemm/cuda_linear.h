@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <sstream>
 
 #include "core/cuda.h"
 #include "cuda_rows.h"
@@ -44,6 +45,21 @@ inline std::ostream& operator<<(std::ostream& out, const LinearCase& c) {
              << to_string(c.y) << " bias " << (c.bias ? to_string(*c.bias) : "none") << " scale " << c.scale << " exact "
              << c.exact_scales << " gaps " << c.x_gap << ',' << c.w_gap << ',' << c.y_gap << " offsets " << c.x_offset << ','
              << c.w_offset << ',' << c.y_offset;
+}
+
+// Where two matrices differ: how often, and the first of them.
+inline std::string differences(const Matrix& found, const Matrix& expected) {
+  std::ostringstream out;
+  int count = 0;
+  for (std::int64_t m = 0; m < found.view().rows; ++m) {
+    for (std::int64_t n = 0; n < found.view().cols; ++n) {
+      const double is = reference::element(found.view(), m, n), should = reference::element(expected.view(), m, n);
+      if (is == should || (is != is && should != should)) continue;
+      if (++count <= 32) out << "\n[" << m << ", " << n << "] " << is << " instead of " << should;
+    }
+  }
+  out << "\n" << count << " differ";
+  return out.str();
 }
 
 // Whether a row rounds weights to x's type before it multiplies them.
@@ -97,7 +113,7 @@ class CudaLinear : public testing::Test {
         ASSERT_TRUE(status.ok()) << row->name << ' ' << c << ": " << status.message();
         ASSERT_TRUE(y.download(out->mut())) << row->name << " wrote outside y: " << c;
       }
-      ASSERT_TRUE(found == again) << row->name << " gives other bits the second time: " << c;
+      ASSERT_TRUE(found == again) << row->name << " gives other bits the second time: " << c << differences(again, found);
       compare(*row, c, exact, found.view());
       if (HasFatalFailure()) return;
     }
@@ -126,16 +142,17 @@ class CudaLinear : public testing::Test {
     if (!takes_scales(a.w, c.x).ok()) return;
     Matrix expected(c.y, c.M, c.N), found(c.y, c.M, c.N);
     for (const Kernel* row : rows_) {
-      DeviceMatrix y(c.y, c.M, c.N, c.y_gap, c.y_offset);
-      a.y = y.mut();
       if (!takes(*row, a)) continue;
       ++short_scales_[row];
-      a.w.scale = in_float32.view();
-      ASSERT_TRUE(run_kernel(*row, a, serial()).ok() && y.download(expected.mut())) << row->name << ' ' << c;
-      a.w.scale = in_16_bits.view();
-      const Status status = run_kernel(*row, a, serial());
-      ASSERT_TRUE(status.ok()) << row->name << ' ' << c << ": " << status.message();
-      ASSERT_TRUE(y.download(found.mut()) && found == expected) << row->name << " with scales of 16 bits: " << c;
+      for (Matrix* out : {&expected, &found}) {
+        DeviceMatrix y(c.y, c.M, c.N, c.y_gap, c.y_offset);
+        a.y = y.mut();
+        a.w.scale = out == &expected ? in_float32.view() : in_16_bits.view();
+        const Status status = run_kernel(*row, a, serial());
+        ASSERT_TRUE(status.ok()) << row->name << ' ' << c << ": " << status.message();
+        ASSERT_TRUE(y.download(out->mut())) << row->name << " wrote outside y: " << c;
+      }
+      ASSERT_TRUE(found == expected) << row->name << " with scales of 16 bits: " << c << differences(found, expected);
     }
   }
 

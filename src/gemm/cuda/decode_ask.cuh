@@ -40,8 +40,8 @@ class Asker {
     for (int stage = from; stage < to; ++stage) ask(stage, 0);
   }
 
-  // The next block into a place of the ring, if there is one more. `read` is the last word read of what stood there: the
-  // copy engine, which has a queue of its own, is asked when that has come, as have all before it.
+  // The next block into a place of the ring, if there is one more. `read` is made of words of all loads of what stood there:
+  // the copy engine, which has a queue of its own, is asked when they have come.
   __device__ __forceinline__ void ask(int stage, std::uint32_t read) {
     if (left_ <= 0) return;
     if (Kind::kStartsNextLate && left_ <= a_.next_before) ptx::launch_dependents();

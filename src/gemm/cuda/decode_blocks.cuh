@@ -115,8 +115,11 @@ class Blocks {
       }
     }
     if (number == kParts - 1) {
+      std::uint32_t read = 0;  // a word of every load
+#pragma unroll
+      for (int i = 0; i < kPartBoxes * kBoxWords; i += kLoadWords) read |= low[i] | high[i];
       __syncwarp();  // all have read the block
-      asker_.ask(at.stage, high[kPartBoxes * kBoxWords - 1]);
+      asker_.ask(at.stage, read);
     }
     int x[kTokenTiles];
 #pragma unroll

@@ -273,15 +273,16 @@ class ShortFactorMaker {
     for (int i = 0; i <= kAtOnce / 2; ++i) scales[i] = (skipped & 4) != 0 ? from.scales[i + 2] : from.scales[i];
 #pragma unroll
     for (int i = 0; i < kAtOnce / 2; ++i) to.scales[i] = (skipped & 2) != 0 ? scales[i + 1] : scales[i];
-    if (!kZeros) return;
-    std::uint32_t zero_points[kAtOnce / 4 + 1];
+    if constexpr (kZeros) {
+      std::uint32_t zero_points[kAtOnce / 4 + 1];
 #pragma unroll
-    for (int i = 0; i <= kAtOnce / 4; ++i) {
-      zero_points[i] = (skipped & 4) != 0 ? from.zero_points[i + 1] : from.zero_points[i];
-    }
+      for (int i = 0; i <= kAtOnce / 4; ++i) {
+        zero_points[i] = (skipped & 4) != 0 ? from.zero_points[i + 1] : from.zero_points[i];
+      }
 #pragma unroll
-    for (int i = 0; i < kAtOnce / 4; ++i) {
-      to.zero_points[i] = __funnelshift_r(zero_points[i], zero_points[i + 1], (skipped & 2) * 8);
+      for (int i = 0; i < kAtOnce / 4; ++i) {
+        to.zero_points[i] = __funnelshift_r(zero_points[i], zero_points[i + 1], (skipped & 2) * 8);
+      }
     }
   }
 
