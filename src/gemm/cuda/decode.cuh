@@ -46,6 +46,23 @@ __device__ __forceinline__ void store(const DecodeArguments& a, int m, int n, fl
   }
 }
 
+// Where the warps' sums of a tile meet: one of some buffers in turn, with a barrier for all sums being there and one for all
+// having been read.
+template <class Kind>
+struct Meeting {
+  std::uint8_t* sums;  // of the first warp
+  std::uint32_t full, empty;
+  unsigned round;  // how many tiles have had the buffer before
+
+  __device__ __forceinline__ Meeting(const DecodeArguments& a, const Shared<Kind>& shared, std::uint8_t* memory, int tile) {
+    const unsigned buffers = a.buffers, buffer = tile & (buffers - 1);
+    sums = memory + shared.sums + buffer * Kind::kWarps * shared.sums_bytes;
+    full = ptx::shared_address(memory) + shared.sums_barriers + buffer * 8;
+    empty = full + buffers * 8;
+    round = buffers == 4 ? tile / 4 : tile / 2;
+  }
+};
+
 // A warp's sums of a tile to where they meet the others'.
 template <class Kind, class Sum>
 __device__ __forceinline__ void put_sums(const DecodeArguments& a, std::uint8_t* to, int bytes, int lane,
@@ -96,13 +113,13 @@ __device__ __forceinline__ Factors factors_of(const DecodeArguments& a, int n) {
 // The outputs of a CTA's tiles from their warps' sums, by one warp. A tile's scales are asked for a tile before: behind so
 // many weights on their way they take longer than a tile.
 template <class Kind>
-__device__ __forceinline__ void add_up(const DecodeArguments& a, int first, int step, int tiles, const std::uint8_t* sums,
-                                       int sums_bytes, const float* scales, unsigned lane, std::uint32_t full,
-                                       std::uint32_t empty) {
+__device__ __forceinline__ void add_up(const DecodeArguments& a, const Shared<Kind>& shared, std::uint8_t* memory,
+                                       unsigned lane, int first, int step, int tiles) {
   using P = Product<typename Kind::X, Kind::kBits>;
   using Two = std::conditional_t<Kind::kInteger, int2, float2>;
   const int g = lane / 4, t = lane % 4, channel = static_cast<int>(Blocks<Kind>::channel_of(lane / 4));
-  const int pitch = sums_bytes / kChannels;
+  const int sums_bytes = shared.sums_bytes, pitch = sums_bytes / kChannels;
+  const auto* scales = reinterpret_cast<const float*>(memory + shared.scales);
   const bool scaled = a.y_dtype != DType::kInt32;
   float x_scale[Kind::kTokenTiles][2] = {};
   if constexpr (Kind::kInteger) {
@@ -120,9 +137,8 @@ __device__ __forceinline__ void add_up(const DecodeArguments& a, int first, int 
     const int n = (first + tile * step) * kChannels + channel;
     const Factors f = next;
     if (tile + 1 < tiles) next = factors_of<Kind>(a, n + step * kChannels);
-    const unsigned buffer = tile & (a.buffers - 1), round = a.buffers == 4 ? tile / 4 : tile / 2;
-    const std::uint8_t* met = sums + buffer * Kind::kWarps * sums_bytes;
-    sm90::barrier_wait(full + buffer * 8, round % 2);
+    const Meeting<Kind> meeting(a, shared, memory, tile);
+    sm90::barrier_wait(meeting.full, meeting.round % 2);
     typename P::Sum d[Kind::kTokenTiles][4] = {};
 #pragma unroll
     for (int j = 0; j < Kind::kTokenTiles; ++j) {
@@ -131,14 +147,15 @@ __device__ __forceinline__ void add_up(const DecodeArguments& a, int first, int 
       for (int i = 0; i < Kind::kWarps; ++i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const Two v = *reinterpret_cast<const Two*>(met + i * sums_bytes + (half * 8 + g) * pitch + (j * 8 + t * 2) * 4);
+          const Two v =
+              *reinterpret_cast<const Two*>(meeting.sums + i * sums_bytes + (half * 8 + g) * pitch + (j * 8 + t * 2) * 4);
           d[j][2 * half] += v.x;
           d[j][2 * half + 1] += v.y;
         }
       }
     }
     __syncwarp();
-    if (lane == 0) sm90::barrier_arrive_here(empty + buffer * 8);
+    if (lane == 0) sm90::barrier_arrive_here(meeting.empty);
 #pragma unroll
     for (int j = 0; j < Kind::kTokenTiles; ++j) {
 #pragma unroll
@@ -184,22 +201,20 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1
   const int all_tiles = (a.N + kChannels - 1) / kChannels;
   const int first = static_cast<int>(blockIdx.x), step = static_cast<int>(gridDim.x);
   const int tiles = (all_tiles - first + step - 1) / step;
-  // Of so many tiles' sums each: all there, and all read.
-  const unsigned buffers = a.buffers;
-  const std::uint32_t full = ptx::shared_address(memory) + shared.sums_barriers, empty = full + buffers * 8;
   const auto wait = [&] {
     ptx::wait_for_predecessor();
     if (a.next_before == kNextAfterWait) ptx::launch_dependents();
   };
-  auto* scales = reinterpret_cast<float*>(memory + shared.scales);
 
   if (warp == Kind::kWarps) {
-    if (lane < 2 * buffers) sm90::barrier_init(full + lane * 8, lane < buffers ? Kind::kWarps : 1);
+    const unsigned buffers = a.buffers;
+    const std::uint32_t barriers = ptx::shared_address(memory) + shared.sums_barriers;
+    if (lane < 2 * buffers) sm90::barrier_init(barriers + lane * 8, lane < buffers ? Kind::kWarps : 1);
     sm90::barrier_init_fence();
     wait();
     sm90::meet(0, Kind::kThreads);
     const std::int64_t begun = Kind::kStartsNextLate ? clock64() : 0;
-    add_up<Kind>(a, first, step, tiles, memory + shared.sums, shared.sums_bytes, scales, lane, full, empty);
+    add_up<Kind>(a, shared, memory, lane, first, step, tiles);
     if constexpr (Kind::kStartsNextLate) {
       const bool has_most = tiles == (all_tiles + step - 1) / step;
       if (a.next_before > 0 && !has_most && lane == 0) stay_for((clock64() - begun) / tiles);
@@ -211,7 +226,7 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1
   asker.fill(0, a.early_stages);
   wait();
   if constexpr (Kind::kQuantizes) {
-    quantize_x<Kind>(a, memory + shared.x, scales);
+    quantize_x<Kind>(a, memory + shared.x, reinterpret_cast<float*>(memory + shared.scales));
   } else {
     copy_x<Kind>(a, memory + shared.x);
   }
@@ -230,13 +245,12 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1
     Sum sums[Kind::kTokenTiles][2][4] = {};
     while (blocks.next_is_of(tile)) blocks.multiply(tile, x_of, sums);
 
-    // The warps' sums meet in shared memory, once those of the tile that had the place before have been read.
-    const unsigned buffer = tile & (buffers - 1), round = buffers == 4 ? tile / 4 : tile / 2;
-    std::uint8_t* met = memory + shared.sums + buffer * Kind::kWarps * shared.sums_bytes;
-    if (round > 0) sm90::barrier_wait(empty + buffer * 8, (round - 1) % 2);
-    put_sums<Kind>(a, met + warp * shared.sums_bytes, shared.sums_bytes, static_cast<int>(lane), sums);
+    // Once those of the tile that had the buffer before have been read.
+    const Meeting<Kind> meeting(a, shared, memory, tile);
+    if (meeting.round > 0) sm90::barrier_wait(meeting.empty, (meeting.round - 1) % 2);
+    put_sums<Kind>(a, meeting.sums + warp * shared.sums_bytes, shared.sums_bytes, static_cast<int>(lane), sums);
     __syncwarp();
-    if (lane == 0) sm90::barrier_arrive_here(full + buffer * 8);
+    if (lane == 0) sm90::barrier_arrive_here(meeting.full);
   }
 #endif
 }
