@@ -98,6 +98,7 @@ void launch_kind(const Arguments& a, DecodeArguments d) {
   }
   const bool in_ring = d.stages == rounds;
   const bool late = Kind::kStartsNextLate && !alone && !few && (a.small_kernel_next || rounds <= kManyRounds);
+  // In few rounds one token's x takes longest, so nothing is to come before it.
   d.next_before = alone || (!in_ring && (!few || d.M > 1)) ? kNextAtOnce : kNextAfterWait;
   if (late) d.next_before = a.small_kernel_next ? kNextButOneBefore : kNextBefore;
   d.early_stages = d.stages;
