@@ -33,7 +33,7 @@ class FloatWTiles {
 
   // Whether it is a narrow one; its tokens; and the first one that is no other tile's.
   __device__ bool narrow() const { return narrow_; }
-  __device__ int tokens() const { return F::kLarge ? column().tokens : F::kTokens; }
+  __device__ int tokens() const { return tokens_of(column()); }
   __device__ int own() const { return own_; }
   __device__ int x_box() const { return column().x_box; }
 
@@ -45,11 +45,12 @@ class FloatWTiles {
 
  private:
   __device__ const FloatWColumns& column() const { return narrow_ ? a_.narrow : a_.wide; }
+  __device__ static int tokens_of(const FloatWColumns& of) { return F::kLarge ? of.tokens : F::kTokens; }
 
   // Where the tile number `index` of the columns from `begin` to `end` is, if there is one. They go down group_m tiles, then
   // right.
   __device__ bool place(const FloatWColumns& of, int index, int begin, int end, int& m, int& n) {
-    const int rows = of.in_column, columns = end - begin, tokens = F::kLarge ? of.tokens : F::kTokens;
+    const int rows = of.in_column, columns = end - begin, tokens = tokens_of(of);
     if (index >= rows * columns) return false;
     const int first = index / (a_.group_m * columns) * a_.group_m;
     const int height = min(rows - first, a_.group_m);
