@@ -45,23 +45,23 @@ def copies(bytes_each: float) -> int:
     return max(2, math.ceil(COLD_BYTES / bytes_each))
 
 
-def rotating(call: Callable[[int], object], copies: int, calls: int) -> Callable[[], object]:
-    """So many calls: call(0) … call(copies - 1), again and again. Only the last one's result is kept. A replay has some
+def rotating(call: Callable[[int], object], kept: int, calls: int) -> Callable[[], object]:
+    """So many calls: call(0) … call(kept - 1), again and again. Only the last one's result is kept. A replay has some
     10 microseconds that no call takes, so calls should be many."""
 
     def work():
         for i in range(calls):
-            result = call(i % copies)
+            result = call(i % kept)
         return result
 
     return work
 
 
-def calls_in_graph(copies: int, M: int) -> int:
-    """How many calls with so many copies of a weight to measure at a time, of M rows."""
+def calls_in_graph(kept: int, M: int) -> int:
+    """How many calls of M rows to measure at a time, where so many copies of a weight are kept."""
     if M > 512:
-        return min(copies, 4)
-    return max(copies, 96 if M <= 16 else 32 if M <= 64 else 8)
+        return min(kept, 4)
+    return max(kept, 96 if M <= 16 else 32 if M <= 64 else 8)
 
 
 def compare(works: dict[str, tuple[Callable[[], object], int]], repeats: int) -> dict[str, tuple[float, float]]:
