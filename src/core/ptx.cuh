@@ -22,6 +22,17 @@ __device__ __forceinline__ void store_shared(std::uint32_t to, std::uint32_t v, 
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v), "r"(w), "r"(x), "r"(y) : "memory");
 }
 
+// A value in a register of the thread's own, by adding a zero that the compiler takes for unknown: it would compute again
+// what follows from the thread's number for every use, and copy constants from a uniform register where an instruction has
+// more than the one immediate it takes.
+__device__ __forceinline__ std::uint32_t in_register(std::uint32_t known) {
+  std::uint32_t value;
+  asm volatile("{\n.reg .b32 zero;\nmov.u32 zero, %%lanemask_lt;\nshr.u32 zero, zero, 31;\nadd.u32 %0, zero, %1;\n}"
+               : "=r"(value)
+               : "r"(known));
+  return value;
+}
+
 // Programmatic dependent launch: a kernel may start while the ones in front of it on the stream still run, so that it can
 // load its weights meanwhile. What makes that safe, for every kernel of ours:
 // - before wait_for_predecessor() returns, a thread reads at most weights that, says the caller, no kernel in front of it

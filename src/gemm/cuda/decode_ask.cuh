@@ -16,9 +16,9 @@ class Asker {
                                    const std::uint8_t* memory, int warp, int lane, int first_tile, int step, int tiles)
       : a_(a),
         w_(w),
-        ring_(ptx::shared_address(memory) + warp * a.stages * kBlockBytes),
-        full_(ptx::shared_address(memory) + shared.barriers + warp * a.stages * 8),
-        parameters_(ptx::shared_address(memory) + shared.parameters + warp * (a.stages + 1) * shared.parameter_bytes),
+        ring_(ptx::shared_address(memory) + shared.ring_of(warp)),
+        full_(ptx::shared_address(memory) + shared.barriers_of(warp)),
+        parameters_(ptx::shared_address(memory) + shared.parameters_of(warp)),
         parameter_bytes_(shared.parameter_bytes),
         lane_(lane),
         channel_(first_tile * kChannels),
@@ -46,7 +46,7 @@ class Asker {
     if (left_ <= 0) return;
     if (Kind::kStartsNextLate && left_ <= a_.next_before) ptx::launch_dependents();
     const std::uint32_t full = full_ + stage * 8;
-    if (sm90::elected() && (read & a_.zero) == 0) {
+    if (sm90::elected() && (read & zero_) == 0) {
       sm90::barrier_expect(full, kBlockBytes);
       const std::uint32_t to = ring_ + stage * kBlockBytes;
       if (a_.whole_boxes) {
@@ -117,6 +117,7 @@ class Asker {
   // The next block: its first channel, its number in the tile, and how many are left from it on. From one to the next
   // (several tiles on, where these are small), and to the next tile.
   int channel_, block_, left_, blocks_on_, skipped_, channels_on_;
+  const std::uint32_t zero_ = ptx::in_register(0);
   // Parameters have one place more than the ring: they are read where they stand, after the next are asked for.
   int slot_ = 0;
 };

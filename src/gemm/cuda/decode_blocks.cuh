@@ -38,10 +38,10 @@ class Blocks {
         row_(static_cast<int>(channel_of(lane / 4))),
         first_(first_tile * kChannels),
         step_(step * kChannels),
-        rows_(warp * a.stages * kBlockBytes + row_ * kBoxRow),
+        rows_(shared.ring_of(warp) + row_ * kBoxRow),
         of_thread_(lane % 4 * Kind::kRead ^ row_ * 16),
-        full_(ptx::shared_address(memory) + shared.barriers + warp * a.stages * 8),
-        parameters_(shared.parameters + warp * (a.stages + 1) * shared.parameter_bytes),
+        full_(ptx::shared_address(memory) + shared.barriers_of(warp)),
+        parameters_(shared.parameters_of(warp)),
         parameter_bytes_(shared.parameter_bytes),
         next_(warp) {}
 

@@ -68,7 +68,6 @@ struct DecodeArguments {
   int blocks;        // of a tile
   Divisor by_blocks;
   Divisor by_vectors;  // of x, where it is quantized
-  std::uint32_t zero;  // which the compiler does not know
 };
 
 // What a kernel multiplies: x of type X, which comes as Source, as it is or of 16 bits to be quantized; kBits of a weight;
@@ -138,20 +137,26 @@ struct Shared {
   static constexpr int kPattern = 1024;
   int sums_bytes;       // of a warp: by rows of a product, two tokens together
   int parameter_bytes;  // of a block: scales and zero points of groups
-  int parameters, barriers, sums_barriers, scales, sums, x, bytes;
+  int stages, parameters, barriers, sums_barriers, scales, sums, x, bytes;
 
   __host__ __device__ explicit Shared(const DecodeArguments& a) {
+    stages = a.stages;
     sums_bytes = kChannels * ((a.M + 1) / 2 * 2) * 4;
     const int zero_points = a.groups.zero_point == nullptr ? 0 : kChannels * Kind::zero_point_pitch(a.groups);
     parameter_bytes = Kind::kFlush == 0 ? 0 : Kind::kZeroPoints + zero_points;
-    parameters = Kind::kWarps * a.stages * kBlockBytes;
-    barriers = parameters + Kind::kWarps * (a.stages + 1) * parameter_bytes;
-    sums_barriers = barriers + Kind::kWarps * a.stages * 8;
+    parameters = ring_of(Kind::kWarps);
+    barriers = parameters_of(Kind::kWarps);
+    sums_barriers = barriers_of(Kind::kWarps);
     scales = sums_barriers + 2 * a.buffers * 8;  // of tokens quantized here, and their magnitudes
     sums = (scales + (Kind::kQuantizes ? 8 * kMaxTokens : 0) + 127) / 128 * 128;
     x = sums + a.buffers * Kind::kWarps * sums_bytes;
     bytes = kPattern + x + a.M * Kind::x_pitch(a.blocks);
   }
+
+  // Where a warp's begin: its ring, that of the parameters, which has one place more, and the ring's barriers.
+  __host__ __device__ int ring_of(int warp) const { return warp * stages * kBlockBytes; }
+  __host__ __device__ int parameters_of(int warp) const { return parameters + warp * (stages + 1) * parameter_bytes; }
+  __host__ __device__ int barriers_of(int warp) const { return barriers + warp * stages * 8; }
 };
 
 }  // namespace octavo::decode

@@ -68,8 +68,8 @@ __device__ __forceinline__ void copy_x(const DecodeArguments& a, std::uint8_t* t
   }
 }
 
-// x as int8 to shared memory, and each token's scale: quantize_per_token() (docs/numerics.md) by all threads of the CTA,
-// each with its values in registers between a token's largest magnitude and its rounding.
+// x as int8 to shared memory, and each token's scale: quantize_per_token() (docs/numerics.md) by all threads that
+// multiply, each with its values in registers between a token's largest magnitude and its rounding.
 inline constexpr int kQuantizedVectors = 8;
 inline constexpr int kMostToQuantize = kQuantizedVectors * 8 * 32 * 8;  // by eight warps
 

@@ -83,17 +83,6 @@ __device__ __forceinline__ Pair as_pair(std::uint32_t v) {
   return reinterpret_cast<const Pair&>(v);
 }
 
-// A value in a register of the thread's own, by adding a zero that the compiler takes for unknown: it would compute again
-// what follows from the thread's number for every use, and copy constants from a uniform register where an instruction has
-// more than the one immediate it takes.
-__device__ __forceinline__ std::uint32_t in_register(std::uint32_t known) {
-  std::uint32_t value;
-  asm volatile("{\n.reg .b32 zero;\nmov.u32 zero, %%lanemask_lt;\nshr.u32 zero, zero, 31;\nadd.u32 %0, zero, %1;\n}"
-               : "=r"(value)
-               : "r"(known));
-  return value;
-}
-
 // Conversion of pairs, as a thread does it: stored bits are numbers as they are or behind the right exponent, and `offset`
 // takes the row's zero point away. What comes out counts in units of kUnit.
 template <class X, Storage kStorage, bool kTogether>

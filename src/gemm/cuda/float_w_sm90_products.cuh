@@ -23,14 +23,14 @@ class Products {
       : a_(a), shared_(shared), stage_(stage), sums_(sums), conversion_(channels, static_cast<int>(threadIdx.x) % 128) {
     const int thread = static_cast<int>(threadIdx.x) % 128, warpgroup = static_cast<int>(threadIdx.x) / 128;
     // In registers: the compiler would compute them again for every stage.
-    weights_ = in_register(shared.w(0) + first_weight<F::kStorage, F::kRowBytes, F::kTogether>(thread) +
-                           warpgroup * 64 * F::kRowBytes);
-    if constexpr (F::kRounded) factors_ = in_register(shared.factors(0) + first_factors<F>(thread, warpgroup));
+    weights_ = ptx::in_register(shared.w(0) + first_weight<F::kStorage, F::kRowBytes, F::kTogether>(thread) +
+                                warpgroup * 64 * F::kRowBytes);
+    if constexpr (F::kRounded) factors_ = ptx::in_register(shared.factors(0) + first_factors<F>(thread, warpgroup));
   }
 
   // Of so many stages.
   __device__ __forceinline__ void multiply(int blocks) {
-    const std::uint32_t first_lane = in_register(threadIdx.x % 32 == 0 ? 1 : 0);
+    const std::uint32_t first_lane = ptx::in_register(threadIdx.x % 32 == 0 ? 1 : 0);
     if (blocks == 0) {
 #pragma unroll
       for (float& sum : sums_) sum = 0;

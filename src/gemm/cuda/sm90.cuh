@@ -13,6 +13,18 @@ namespace octavo::sm90 {
 
 using ptx::shared_address;
 
+// One thread of a whole warp. (Of `lane == 0` the compiler does not know that it is one, and makes loops of what takes
+// uniform registers.)
+__device__ __forceinline__ bool elected() {
+  std::uint32_t is;
+  asm volatile(
+      "{\n.reg .pred is;\n"
+      "elect.sync _|is, 0xffffffff;\n"
+      "selp.u32 %0, 1, 0, is;\n}"
+      : "=r"(is));
+  return is != 0;
+}
+
 // --- Clusters ---------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ std::uint32_t cluster_rank() {
@@ -61,18 +73,6 @@ __device__ __forceinline__ void barrier_arrive_here(std::uint32_t barrier) {
 // The same at a barrier of a CTA of the cluster, by in_cta().
 __device__ __forceinline__ void barrier_arrive_in_cluster(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
-// One thread of a whole warp. (Of `lane == 0` the compiler does not know that it is one, and makes loops of what takes
-// uniform registers.)
-__device__ __forceinline__ bool elected() {
-  std::uint32_t is;
-  asm volatile(
-      "{\n.reg .pred is;\n"
-      "elect.sync _|is, 0xffffffff;\n"
-      "selp.u32 %0, 1, 0, is;\n}"
-      : "=r"(is));
-  return is != 0;
 }
 
 // Waits until the phase of this parity has ended.
