@@ -27,6 +27,7 @@
 #include "core/ptx.cuh"
 #include "gemm/cuda/decode_ask.cuh"
 #include "gemm/cuda/decode_blocks.cuh"
+#include "gemm/cuda/decode_digits.cuh"
 #include "gemm/cuda/decode_x.cuh"
 
 namespace octavo::decode {
@@ -70,7 +71,18 @@ __device__ __forceinline__ void put_sums(const DecodeArguments& a, std::uint8_t*
   using Two = std::conditional_t<Kind::kInteger, int2, float2>;
   const int t = lane % 4;
   to += lane / 4 * (bytes / kChannels);
-  if constexpr (Kind::kColumns > 1) {
+  if constexpr (Kind::kSplits) {
+    constexpr int kThreads = Kind::kTokenColumns / 2;  // that have a token's columns, of digits 0 and 1, or 2 and 3
+    const float unit = t % 2 == 0 ? 1 : kDigitUnit * kDigitUnit;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float sum = __fmaf_rn(sums[0][0][2 * half + 1], kDigitUnit, sums[0][0][2 * half]) * unit;
+#pragma unroll
+      for (int i = 1; i < kThreads; i *= 2) sum += __shfl_xor_sync(~0u, sum, i);
+      if (t % kThreads == 0 && t / kThreads < a.M)
+        *reinterpret_cast<float*>(to + t / kThreads * 4 + half * (bytes / 2)) = sum;
+    }
+  } else if constexpr (Kind::kColumns > 1) {
     constexpr int kThreads = Kind::kColumns / 2;  // that have a token's columns
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -225,20 +237,27 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1
   if (!a.constant_w) ptx::wait_for_predecessor();
   asker.fill(0, a.early_stages);
   wait();
-  if constexpr (Kind::kQuantizes) {
-    quantize_x<Kind>(a, memory + shared.x, reinterpret_cast<float*>(memory + shared.scales));
-  } else {
-    copy_x<Kind>(a, memory + shared.x);
+  const auto fill_rest = [&] { asker.fill(a.early_stages, a.stages); };
+  auto* scales = reinterpret_cast<float*>(memory + shared.scales);
+  if constexpr (Kind::kSplits) {
+    split_x<Kind>(a, memory + shared.x, scales, fill_rest);
+  } else if constexpr (Kind::kQuantizes) {
+    quantize_x<Kind>(a, memory + shared.x, scales, fill_rest);
+  } else if constexpr (Kind::kFlush == 0) {
+    copy_x<Kind>(a, memory + shared.x, fill_rest);
+  } else {  // where asking takes long, for parameters too
+    copy_x<Kind>(a, memory + shared.x, [] {});
+    fill_rest();
   }
-  asker.fill(a.early_stages, a.stages);
   sm90::meet(0, Kind::kThreads);
 
   // The tokens past the last are it again; their sums are not stored.
   int x_of[Kind::kTokenTiles];
 #pragma unroll
   for (int j = 0; j < Kind::kTokenTiles; ++j) {
-    const int token = j * 8 + static_cast<int>(lane) / 4 / Kind::kColumns;
+    const int column = static_cast<int>(lane) / 4, token = j * 8 + column / Kind::kTokenColumns;
     x_of[j] = shared.x + min(token, a.M - 1) * Kind::x_pitch(a.blocks) + lane % 4 * 16;
+    if (Kind::kSplits) x_of[j] += column % kDigits * kDigitBytes;
   }
   Blocks<Kind> blocks(a, shared, memory, asker, warp, lane, first, step);
   for (int tile = 0; tile < tiles; ++tile) {

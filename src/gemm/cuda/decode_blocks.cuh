@@ -5,6 +5,7 @@
 
 #include "core/half.cuh"
 #include "gemm/cuda/decode_ask.cuh"
+#include "gemm/cuda/decode_digits.cuh"
 #include "gemm/cuda/decode_kind.cuh"
 #include "gemm/cuda/decode_products.cuh"
 #include "gemm/cuda/sm90.cuh"
@@ -34,7 +35,8 @@ class Blocks {
         memory_(memory),
         asker_(asker),
         lane_(lane),
-        has_x_(Kind::kColumns == 1 || lane / 4 % Kind::kColumns == lane % 4 * Kind::kColumns / 4),
+        has_x_(Kind::kColumns == 1 ||
+               lane / 4 * Kind::kColumns / Kind::kTokenColumns % Kind::kColumns == lane % 4 * Kind::kColumns / 4),
         row_(static_cast<int>(channel_of(lane / 4))),
         first_(first_tile * kChannels),
         step_(step * kChannels),
@@ -43,6 +45,7 @@ class Blocks {
         full_(ptx::shared_address(memory) + shared.barriers_of(warp)),
         parameters_(shared.parameters_of(warp)),
         parameter_bytes_(shared.parameter_bytes),
+        units_(shared.scales + min(static_cast<int>(lane % 4) * 2 / Kind::kTokenColumns, a.M - 1) * a.blocks * 4),
         next_(warp) {}
 
   // Whether the next block is of a tile.
@@ -69,7 +72,8 @@ class Blocks {
 
  private:
   // Of a block, what is in registers at a time: all of it, so that products of its groups overlap, where registers suffice.
-  static constexpr int kParts = Kind::kTokenTiles == 1 && (Kind::kFlush == 4 || Kind::kColumns == 4) ? 1 : 2;
+  static constexpr int kParts =
+      Kind::kTokenTiles == 1 && (Kind::kFlush == 4 || Kind::kColumns == 4 || Kind::kSplits) ? 1 : 2;
   static constexpr int kPartBoxes = kBoxes / kParts, kPartSlabs = Kind::kSlabs / kParts;
 
   // Where a block stands.
@@ -124,9 +128,11 @@ class Blocks {
     int x[kTokenTiles];
 #pragma unroll
     for (int j = 0; j < kTokenTiles; ++j) {
-      x[j] = x_of[j] + at.number * (Kind::kSlabs * kSlabBytes) + number * (kPartSlabs * kSlabBytes);
+      x[j] = x_of[j] + at.number * (Kind::kSlabs * Kind::kSlabBytes) + number * (kPartSlabs * Kind::kSlabBytes);
     }
-    if constexpr (Kind::kFlush == 0) {
+    if constexpr (Kind::kSplits) {
+      digits<kZeros>(at, low, high, x[0], sums[0][0], std::make_integer_sequence<int, Kind::kUnits / Kind::kColumns>());
+    } else if constexpr (Kind::kFlush == 0) {
       slabs<0, kPartSlabs>(P(), low, high, x, sums);
     } else {
       constexpr int kPartUnits = Kind::kUnits / kParts;
@@ -145,7 +151,7 @@ class Blocks {
 #pragma unroll
       for (int j = 0; j < kTokenTiles; ++j) {
         x[j] = {0, 0, 0, 0};
-        if (has_x_) x[j] = *reinterpret_cast<const uint4*>(memory_ + x_of[j] + s * kSlabBytes);
+        if (has_x_) x[j] = *reinterpret_cast<const uint4*>(memory_ + x_of[j] + s * Kind::kSlabBytes);
       }
       product.slab(sums, low + s * Kind::kWords, high + s * Kind::kWords, x);
     }
@@ -194,6 +200,60 @@ class Blocks {
     }
   }
 
+  // A block's products with digits of x, whose columns 2t and 2t + 1 are two digits of one number.
+  template <bool kZeros, int... kRun>
+  __device__ __forceinline__ void digits(const Place& at, const std::uint32_t* low, const std::uint32_t* high, int x,
+                                         float (&sums)[4], std::integer_sequence<int, kRun...>) {
+    float block[4] = {};
+    (digit_run<kZeros, kRun>(at, low, high, x, block), ...);
+    const float unit = *reinterpret_cast<const float*>(memory_ + units_ + at.number * 4);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[i] = __fmaf_rn(block[i], unit, sums[i]);
+  }
+
+  // As run().
+  template <bool kZeros, int kRun>
+  __device__ __forceinline__ void digit_run(const Place& at, const std::uint32_t* low, const std::uint32_t* high, int x,
+                                            float (&block)[4]) {
+    constexpr int kFirst = kRun * Kind::kColumns;
+    const int t = static_cast<int>(lane_ % 4), unit = kFirst + t * Kind::kColumns / 4;
+    constexpr std::int32_t kNone = kZeros ? 0 : kMagicBits;
+    std::int32_t sums[4] = {kNone, kNone, kNone, kNone}, of_zeros[4] = {};
+    std::uint32_t zero_low = 0, zero_high = 0;
+    if constexpr (kZeros) {
+      const int n = first_ + at.tile * step_ + row_;
+      const int pitch = Kind::zero_point_pitch(a_.groups);
+      const std::uint8_t* zero_points = at.parameters + Kind::kZeroPoints + row_ * pitch;
+      zero_low = P::prepared(zero_point_in(zero_points, n, at.number, unit));
+      zero_high = P::prepared(zero_point_in(zero_points + 8 * pitch, n + 8, at.number, unit));
+    }
+#pragma unroll
+    for (int s = kRun * Kind::kRunSlabs; s < (kRun + 1) * Kind::kRunSlabs; s += 2) {
+      uint4 v = {0, 0, 0, 0};
+      if (has_x_) v = *reinterpret_cast<const uint4*>(memory_ + (x ^ digits_moved(s / 2)) + s * Kind::kSlabBytes);
+      P::template slab<kZeros>(sums, low[s], high[s], v.x, v.y, flip_);
+      P::template slab<kZeros>(sums, low[s + 1], high[s + 1], v.z, v.w, flip_);
+      if constexpr (kZeros) {
+        decode::multiply(std::uint8_t(), of_zeros, zero_low, zero_high, zero_low, zero_high, v.x, v.y);
+        decode::multiply(std::uint8_t(), of_zeros, zero_low, zero_high, zero_low, zero_high, v.z, v.w);
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const std::uint8_t* of_channel = at.parameters + (row_ + 8 * half) * Kind::kScalePitch;
+      const float scale = Kind::kColumns == 1 ? scale_in(of_channel, kFirst, t, 0) : scale_at(of_channel, unit);
+#pragma unroll
+      for (int i = 2 * half; i < 2 * half + 2; ++i) {
+        const float sum = kZeros ? __int2float_rn(sums[i] - 16 * of_zeros[i]) : __int_as_float(sums[i]) - kMagic;
+        block[i] = __fmaf_rn(sum, scale, block[i]);
+      }
+    }
+  }
+
+  __device__ __forceinline__ static float scale_at(const std::uint8_t* of_channel, int unit) {
+    return cuda::to_float(reinterpret_cast<const typename Kind::Scale*>(of_channel)[unit]);
+  }
+
   // A channel's scale for a column of thread t of a row, of units from `first` of the block on.
   __device__ __forceinline__ static float scale_in(const std::uint8_t* of_channel, int first, int t, int column) {
     if constexpr (Kind::kShortScales) {
@@ -214,6 +274,7 @@ class Blocks {
 
   const DecodeArguments& a_;
   const std::uint8_t* memory_;
+  const std::uint32_t flip_ = ptx::in_register(0x80808080);
   Asker<Kind>& asker_;
   unsigned lane_;
   bool has_x_;  // what this thread multiplies is of its column's group
@@ -221,6 +282,7 @@ class Blocks {
   unsigned of_thread_;
   std::uint32_t full_;
   int parameters_, parameter_bytes_;
+  int units_;  // of the token of this thread's columns of digits
   int next_, stage_ = 0, slot_ = 0;
   std::uint32_t phase_ = 0;
 };

@@ -16,7 +16,6 @@ inline constexpr int kBoxRow = 128;   // bytes of a channel in a box: as many as
 inline constexpr int kBoxBytes = kChannels * kBoxRow;
 inline constexpr int kBoxes = 2;  // of a block, which is copied at once
 inline constexpr int kBlockBytes = kBoxes * kBoxBytes;
-inline constexpr int kSlabBytes = 64;  // of a token
 
 // DecodeArguments::next_before: at once, and when the kernel has waited for the one in front.
 inline constexpr int kNextAtOnce = -1, kNextAfterWait = 0;
@@ -70,13 +69,22 @@ struct DecodeArguments {
   Divisor by_vectors;  // of x, where it is quantized
 };
 
-// What a kernel multiplies: x of type X, which comes as Source, as it is or of 16 bits to be quantized; kBits of a weight;
-// kFlush slabs from one group's sums to the next, 0 where all of K has one scale; up to kTokenTiles times 8 / kColumns
-// tokens.
+// A number's digit, of base 256, from the most significant on: x of 16 bits may be multiplied as its digits
+// (decode_digits.cuh).
+struct Digit {
+  std::int8_t value;
+};
+inline constexpr int kDigits = 4;
+inline constexpr float kDigitUnit = 1.0f / 256;  // of a digit in that of the one in front
+
+// What a kernel multiplies: x of type X, which comes as Source, as it is or of 16 bits to be quantized or split into digits;
+// kBits of a weight; kFlush slabs from one group's sums to the next, 0 where all of K has one scale; up to kTokenTiles times
+// 8 / kColumns tokens.
 //
 // A product of the tensor cores has eight columns. Where groups are short and tokens few, a token takes kColumns of them,
 // one for each of so many groups: with its x of this group, and zeros elsewhere. So one product has the sums of several
-// groups apart from each other, and weights are read and sums are scaled several groups at a time.
+// groups apart from each other, and weights are read and sums are scaled several groups at a time. Of digits, each has such
+// columns.
 //
 // Scales of groups are of type Scale, float or X. Those of 16 bits are of groups that are units, an even number of them.
 template <class X_, int kBits_, int kFlush_, int kTokenTiles_, class Source_ = X_, int kColumns_ = 1, class Scale_ = float>
@@ -84,16 +92,19 @@ struct Kind {
   using X = X_;
   using Source = Source_;
   using Scale = Scale_;
-  static constexpr bool kQuantizes = !std::is_same_v<X, Source>;
+  static constexpr bool kInteger = std::is_same_v<X, std::int8_t>, kSplits = std::is_same_v<X, Digit>;
+  static constexpr bool kQuantizes = kInteger && !std::is_same_v<X, Source>;
   static constexpr int kBits = kBits_, kFlush = kFlush_, kTokenTiles = kTokenTiles_, kColumns = kColumns_;
-  static_assert(kColumns == 1 || kTokenTiles == 1);
-  static constexpr bool kInteger = sizeof(X) == 1;
-  static constexpr bool kStartsNextLate = kFlush > 0;  // where next_before may say so
-  static constexpr int kWarps = 8;                     // that multiply
+  static constexpr int kTokenColumns = kColumns * (kSplits ? kDigits : 1);  // of a token in all
+  static_assert(kTokenColumns == 1 || kTokenTiles == 1);
+  static_assert(!kSplits || (kBits == 4 && kFlush * kColumns >= 4));
+  static constexpr bool kStartsNextLate = kSplits ? kFlush == 4 : kFlush > 0;  // where next_before may say so
+  static constexpr int kWarps = 8;                                             // that multiply
   static constexpr int kMultiplying = kWarps * 32, kThreads = kMultiplying + 32;
   static constexpr int kBlockK = kBoxes * kBoxRow * 8 / kBits;
-  static constexpr int kSlabK = kSlabBytes / static_cast<int>(sizeof(X));
-  static constexpr int kSlabs = kBlockK / kSlabK;  // of a block
+  static constexpr int kSlabK = kInteger ? 64 : 32;
+  static constexpr int kSlabBytes = kSplits ? kSlabK * kDigits : 64;  // of a token
+  static constexpr int kSlabs = kBlockK / kSlabK;                     // of a block
   static constexpr int kUnits = kFlush == 0 ? 1 : kSlabs / kFlush;
   // Units that have columns of the same products.
   static constexpr int kRunSlabs = kFlush * kColumns;
@@ -118,7 +129,9 @@ struct Kind {
   }
   __host__ __device__ static int blocks(int K) { return (K + kBlockK - 1) / kBlockK; }
   // Bytes from a token to the next in shared memory: such that two of them read together touch different banks.
-  __host__ __device__ static int x_pitch(int blocks) { return (blocks * kSlabs * kSlabBytes + 127) / 128 * 128 + 64; }
+  __host__ __device__ static int x_pitch(int blocks) {
+    return (blocks * kSlabs * kSlabBytes + 127) / 128 * 128 + (kSplits ? 0 : 64);
+  }
 };
 
 #if defined(__CUDACC__)
@@ -147,8 +160,10 @@ struct Shared {
     parameters = ring_of(Kind::kWarps);
     barriers = parameters_of(Kind::kWarps);
     sums_barriers = barriers_of(Kind::kWarps);
-    scales = sums_barriers + 2 * a.buffers * 8;  // of tokens quantized here, and their magnitudes
-    sums = (scales + (Kind::kQuantizes ? 8 * kMaxTokens : 0) + 127) / 128 * 128;
+    scales = sums_barriers + 2 * a.buffers * 8;
+    // Of tokens quantized here, and their magnitudes; or of tokens' blocks of digits.
+    const int scale_bytes = Kind::kQuantizes ? 8 * kMaxTokens : Kind::kSplits ? 4 * a.M * a.blocks : 0;
+    sums = (scales + scale_bytes + 127) / 128 * 128;
     x = sums + a.buffers * Kind::kWarps * sums_bytes;
     bytes = kPattern + x + a.M * Kind::x_pitch(a.blocks);
   }

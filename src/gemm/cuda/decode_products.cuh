@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "gemm/cuda/decode_kind.cuh"
 #include "gemm/cuda/mma.cuh"
 #include "gemm/cuda/widen.cuh"
 
@@ -21,6 +22,14 @@ using cuda::Weights;
 __device__ __forceinline__ void multiply(std::int8_t /*x*/, std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1,
                                          std::uint32_t a2, std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {
   asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// The same of unsigned a.
+__device__ __forceinline__ void multiply(std::uint8_t /*a*/, std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1,
+                                         std::uint32_t a2, std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
@@ -61,6 +70,35 @@ struct Product {
       multiply(X(), d[j][0], a[0], b[0], a[1], b[1], x[j].x, x[j].y);
       multiply(X(), d[j][1], a[2], b[2], a[3], b[3], x[j].z, x[j].w);
     }
+  }
+};
+
+// 1.5 · 2^23: with an integer of up to 2^22 added to its bits, it is so much more.
+inline constexpr float kMagic = 12582912;
+inline constexpr std::int32_t kMagicBits = 0x4b400000;
+
+// A slab of int4 times digits, 16 times as much: a nibble stays where it is in its byte's upper half, or is moved there.
+// Eight nibbles e0 … e7 are two words, (e0, e2, e4, e6) and (e1, e3, e5, e7). Of 128 along K, a sum of int4 is below 2^22.
+template <>
+struct Product<Digit, 4> {
+  using Sum = float;
+  static constexpr float kUnit = 1;  // the 16 is in the digits' units
+
+  // A zero point four times, which is multiplied as weights are: products are a sixteenth of theirs.
+  __device__ __forceinline__ static std::uint32_t prepared(std::uint32_t z) { return z * 0x01010101u; }
+
+  // Without zero points, of int4, as it is stored: 8 more. `flip`: 0x80808080, in a register.
+  template <bool kZeros>
+  __device__ __forceinline__ static void slab(std::int32_t (&d)[4], std::uint32_t low, std::uint32_t high, std::uint32_t x0,
+                                              std::uint32_t x1, std::uint32_t flip) {
+    using A = std::conditional_t<kZeros, std::uint8_t, std::int8_t>;
+    const auto upper = [flip](std::uint32_t q) {
+      if (kZeros) return q & 0xf0f0f0f0u;
+      std::uint32_t w;
+      asm("lop3.b32 %0, %1, 0xf0f0f0f0, %2, 0x6a;" : "=r"(w) : "r"(q), "r"(flip));  // (q & 0xf0f0f0f0) ^ flip, in one
+      return w;
+    };
+    multiply(A(), d, upper(low << 4), upper(high << 4), upper(low), upper(high), x0, x1);
   }
 };
 

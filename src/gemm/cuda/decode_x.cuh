@@ -16,13 +16,16 @@ __device__ __forceinline__ int place_of(int chunk) {
   return (chunk - part + part % Kind::kTogether * 4 + part / Kind::kTogether) * 16;
 }
 
-// A thread's share of x to shared memory: so many chunks at a time, one chunk of all tokens after the other.
-template <class Kind, int kBatch>
-__device__ __forceinline__ void copy_chunks(const DecodeArguments& a, std::uint8_t* to, int chunks, int whole) {
+// A thread's share of x to shared memory: so many chunks at a time, one chunk of all tokens after the other. Calls
+// `meanwhile` when the first have been asked for.
+template <class Kind, int kBatch, class Meanwhile>
+__device__ __forceinline__ void copy_chunks(const DecodeArguments& a, std::uint8_t* to, int chunks, int whole,
+                                            const Meanwhile& meanwhile) {
   const int pitch = Kind::x_pitch(a.blocks);
   int token = 0, chunk = static_cast<int>(threadIdx.x), place = place_of<Kind>(chunk);
   const std::uint8_t* from = static_cast<const std::uint8_t*>(a.x) + chunk * 16;
-  while (chunk < chunks) {
+  bool first = true;
+  do {
     uint4 v[kBatch];
     int places[kBatch];  // less than 0: none
 #pragma unroll
@@ -39,24 +42,26 @@ __device__ __forceinline__ void copy_chunks(const DecodeArguments& a, std::uint8
         from = static_cast<const std::uint8_t*>(a.x) + chunk * 16;
       }
     }
+    if (first) meanwhile();
+    first = false;
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       if (places[i] >= 0) *reinterpret_cast<uint4*>(to + places[i]) = ordered<Kind::kBits>(v[i]);
     }
-  }
+  } while (chunk < chunks);
 }
 
 // x to shared memory, zeros past K, by all threads that multiply. It is on the way from layer to layer, so that instructions
-// count.
-template <class Kind>
-__device__ __forceinline__ void copy_x(const DecodeArguments& a, std::uint8_t* to) {
-  constexpr int kChunks = Kind::kSlabs * kSlabBytes / 16;  // of a block
+// count. Calls `meanwhile` as above.
+template <class Kind, class Meanwhile>
+__device__ __forceinline__ void copy_x(const DecodeArguments& a, std::uint8_t* to, const Meanwhile& meanwhile) {
+  constexpr int kChunks = Kind::kSlabs * Kind::kSlabBytes / 16;  // of a block
   const int chunks = a.blocks * kChunks, row_bytes = a.K * static_cast<int>(sizeof(typename Kind::X)),
             whole = row_bytes / 16;
   if (a.M * chunks <= 2 * Kind::kMultiplying) {
-    copy_chunks<Kind, 2>(a, to, chunks, whole);
+    copy_chunks<Kind, 2>(a, to, chunks, whole, meanwhile);
   } else {
-    copy_chunks<Kind, 8 * Kind::kTokenTiles>(a, to, chunks, whole);
+    copy_chunks<Kind, 8 * Kind::kTokenTiles>(a, to, chunks, whole, meanwhile);
   }
   if (row_bytes % 16 == 0) return;
   sm90::meet(1, Kind::kMultiplying);  // the zeros are there
@@ -69,7 +74,8 @@ __device__ __forceinline__ void copy_x(const DecodeArguments& a, std::uint8_t* t
 }
 
 // x as int8 to shared memory, and each token's scale: quantize_per_token() (docs/numerics.md) by all threads that
-// multiply, each with its values in registers between a token's largest magnitude and its rounding.
+// multiply, each with its values in registers between a token's largest magnitude and its rounding. Calls `meanwhile` as
+// above.
 inline constexpr int kQuantizedVectors = 8;
 inline constexpr int kMostToQuantize = kQuantizedVectors * 8 * 32 * 8;  // by eight warps
 
@@ -87,8 +93,9 @@ __device__ __noinline__ uint2 quantize_by_division(uint4 v, float scale) {
   return {four_of<Source>(v.x, v.y, round), four_of<Source>(v.z, v.w, round)};
 }
 
-template <class Kind>
-__device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_t* to, float* scales) {
+template <class Kind, class Meanwhile>
+__device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_t* to, float* scales,
+                                           const Meanwhile& meanwhile) {
   using Source = typename Kind::Source;
   using Element = cuda::Element<Source>;
   const int threads = Kind::kMultiplying, vectors = a.K / 8, all = a.M * vectors, pitch = Kind::x_pitch(a.blocks);
@@ -106,6 +113,7 @@ __device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_
                                              (at - token * vectors) * 16);
     }
   }
+  meanwhile();
   sm90::meet(1, Kind::kMultiplying);
 #pragma unroll
   for (int i = 0; i < kQuantizedVectors; ++i) {
