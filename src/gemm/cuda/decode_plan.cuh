@@ -71,13 +71,14 @@ Plan plan_of(const DecodeArguments& d, int sms, bool small_kernel_next) {
   const int bytes = std::max(Shared<Kind>(p).bytes, alone ? kSharedOfTwo + 1024 : kMoreThanAThird);
 
   // A next kernel that starts when all of ours is on its way would only keep x waiting; and so it does with one token in few
-  // rounds, where x takes longest. Where digits are multiplied soon enough it gains all the same. It starts late
-  // (decode.cuh) with weights in groups, not in few rounds of blocks, of which it would wait for too many, nor in many. If
-  // it is a small one, which only lets the product behind it start, also in many rounds, and earlier: in fewer than eight or
-  // so that is at once.
+  // rounds, where x takes longest, unless it is quantized. Where digits are multiplied soon enough it gains all the same. It
+  // starts late (decode.cuh) with weights in groups, not in few rounds of blocks, of which it would wait for too many, nor
+  // in many. If it is a small one, which only lets the product behind it start, also in many rounds, and earlier: in fewer
+  // than eight or so that is at once.
   const bool in_ring = p.stages == rounds, two_rounds = in_ring && rounds == 2 && !alone;
   const bool soon = Kind::kSplits && Kind::kFlush == 4 && d.M == 1 && two_rounds;
-  p.next_before = alone || soon || (!in_ring && (!few || d.M > 1)) ? kNextAtOnce : kNextAfterWait;
+  const bool x_takes_longest = few && d.M == 1 && !Kind::kQuantizes;
+  p.next_before = alone || soon || (!in_ring && !x_takes_longest) ? kNextAtOnce : kNextAfterWait;
   if (Kind::kStartsNextLate && !alone && !few && (small_kernel_next || rounds <= 10)) {
     p.next_before = small_kernel_next ? 28 : 9;
   }
@@ -87,6 +88,7 @@ Plan plan_of(const DecodeArguments& d, int sms, bool small_kernel_next) {
   if (Kind::kFlush == 0) {
     if (long_run && !long_rows) p.early_stages = std::min(p.stages, 2);
     if (few && !alone) p.early_stages = d.M == 1 ? std::max(p.stages - 1, 1) : 1;
+    if (Kind::kQuantizes && d.M == 1 && !alone) p.early_stages = 1;
   } else if (two_rounds && !soon && d.M <= 2 && (Kind::kFlush == 4 || Kind::kSplits)) {
     p.early_stages = 1;
   }
