@@ -1,10 +1,7 @@
 // Every CUDA row of the kernel table for weight-only products, over awkward shapes, strides, addresses and every format.
 #include "cuda_linear.h"
 
-#include <algorithm>
 #include <array>
-#include <cmath>
-#include <random>
 
 namespace octavo {
 namespace {
@@ -144,91 +141,6 @@ TEST_F(CudaLinear, FewTokensOfUnevenTiles) {
       ++turn;
       check(c);
       if (HasFatalFailure()) return;
-    }
-  }
-}
-
-// One and two tokens that the decode kernel multiplies as digits: enough channels for that, K that ends within a block, a
-// group or not, and every kind of groups, scales and zero points.
-TEST_F(CudaLinear, FewTokensAsDigits) {
-  Case c;
-  c.bits = 4;
-  c.packed = true;
-  int turn = 0;
-  for (const std::int64_t K : {448, 1056, 2048}) {
-    c.N = 16 * 132 * (K < 512 ? 9 : 5) - 8;
-    for (const std::int64_t group : {kPerChannel, kPerTensor, std::int64_t{64}, std::int64_t{128}, std::int64_t{192}}) {
-      for (const std::int64_t M : {1, 2}) {
-        c.M = M;
-        c.K = K;
-        c.group = group;
-        c.x = turn % 2 == 0 ? DType::kFloat16 : DType::kBFloat16;
-        c.y = turn % 5 == 0 ? DType::kFloat32 : c.x;
-        c.symmetric = turn / 2 % 2 == 0;
-        c.bias = turn % 3 == 0 ? std::optional(c.y) : std::nullopt;
-        ++turn;
-        check(c);
-        if (HasFatalFailure()) return;
-      }
-    }
-  }
-}
-
-// Digits of values far apart: the bound of docs/numerics.md for 4 bits and up to two tokens. And NaN where a value is NaN or
-// Inf, of that token alone.
-TEST_F(CudaLinear, DigitsOfAnySize) {
-  constexpr std::int64_t N = 16 * (132 * 4 + 1), K = 1024;
-  const auto row =
-      std::find_if(rows_.begin(), rows_.end(), [](const Kernel* k) { return k->name == "cuda_float_w4_decode"; });
-  if (row == rows_.end()) GTEST_SKIP() << "no decode kernel";
-  std::mt19937 random(7);
-  for (const DType dtype : {DType::kFloat16, DType::kBFloat16}) {
-    for (const bool symmetric : {true, false}) {
-      const WeightFormat format = {4, symmetric, 128};
-      Quantized w(format, N, K, true);
-      ASSERT_TRUE(quantize(test::random_float(DType::kFloat32, N, K, 3).view(), {}, w.mut()).ok());
-      const DeviceMatrix dq(w.q.view()), ds(w.scale.view()), dz(w.zero_point.view());
-      const int lowest = dtype == DType::kFloat16 ? -24 : -60, count = dtype == DType::kFloat16 ? 36 : 100;
-      for (const bool finite : {true, false}) {
-        Matrix x(dtype, 2, K);
-        for (std::int64_t i = 0; i < 2 * K; ++i) {
-          const float magnitude = std::ldexp(1 + static_cast<float>(random()) * 0x1p-32f,
-                                             lowest + static_cast<int>(random() % static_cast<unsigned>(count)));
-          x.set(i / K, i % K, random() % 2 == 0 ? magnitude : -magnitude);
-        }
-        if (!finite) x.set(1, 700, symmetric ? INFINITY : NAN);
-        const DeviceMatrix dx(x.view());
-        Matrix found(DType::kFloat32, 2, N);
-        DeviceMatrix y(DType::kFloat32, 2, N);
-        Arguments a = {x.view(), {}, w.view(), {}, found.mut()};
-        const test::Exact exact(a, *pool_);
-        a = {dx.view(), {}, {format, dq.view(), ds.view(), symmetric ? MatrixView() : dz.view()}, {}, y.mut()};
-        ASSERT_TRUE(run_kernel(**row, a, serial()).ok());
-        ASSERT_TRUE(y.download(found.mut()));
-        for (std::int64_t m = 0; m < 2; ++m) {
-          for (std::int64_t n = 0; n < N; ++n) {
-            const float value = found.view().row<float>(m)[n];
-            if (m == 1 && !finite) {
-              ASSERT_TRUE(std::isnan(value)) << n;
-              continue;
-            }
-            double of_largest = 0;  // Σ |ŵ| times the block's largest |x|
-            for (std::int64_t block = 0; block < K; block += 512) {
-              double largest = 0, weights = 0;
-              for (std::int64_t k = block; k < block + 512; ++k) {
-                largest = std::max(largest, std::fabs(static_cast<double>(reference::element(x.view(), m, k))));
-                weights += std::fabs(static_cast<double>(reference::centered(w.view(), n, k)) *
-                                     static_cast<double>(reference::scale_at(w.view(), n, k)));
-              }
-              of_largest += largest * weights;
-            }
-            const auto at = static_cast<std::size_t>(m * N + n);
-            const double bound = 0x1p-24 * std::fabs(exact.value[at]) +
-                                 0x1p-23 * (static_cast<double>(K) / 16 + 8) * exact.magnitude[at] + 0x1p-30 * of_largest;
-            ASSERT_LE(std::fabs(static_cast<double>(value) - exact.value[at]), bound) << m << ' ' << n;
-          }
-        }
-      }
     }
   }
 }

@@ -7,12 +7,12 @@
 //
 //   ring of a warp     | block | block | …    copied by one of its threads (TMA), read by the warp that asked for them: no
 //                                             warp waits for another before the end of a tile
-//   x                  | token | token | …    all of K, copied once a CTA
+//   x                  | token | token | …    all of K, copied once a CTA, or split into digits (decode_digits.cuh)
 //   sums               | warp 0 | warp 1 | …  of a tile, added in this order by a ninth warp, which scales, rounds and
 //                                             stores, while the others go on with the next tile
 //
 //   a warp's time      ask, ask | wait for the kernel in front | copy x | take 0, ask, multiply | take 1, ask, multiply | …
-//                      (where x would wait behind all that a ring holds, it asks for a part of it when x is there)
+//                      (where x would wait behind all that a ring holds, it asks for a part of it behind x)
 //
 // A multiprocessor has one CTA, which takes one tile in so many, so that all of them read neighbouring memory. How much
 // is on its way at a time matters: of little, memory idles; behind too much wait x, and the word that the kernel in front

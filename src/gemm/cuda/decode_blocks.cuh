@@ -45,7 +45,7 @@ class Blocks {
         full_(ptx::shared_address(memory) + shared.barriers_of(warp)),
         parameters_(shared.parameters_of(warp)),
         parameter_bytes_(shared.parameter_bytes),
-        units_(shared.scales + min(static_cast<int>(lane % 4) * 2 / Kind::kTokenColumns, a.M - 1) * a.blocks * 4),
+        digit_scales_(shared.scales + min(static_cast<int>(lane % 4) * 2 / Kind::kTokenColumns, a.M - 1) * a.blocks * 4),
         next_(warp) {}
 
   // Whether the next block is of a tile.
@@ -206,9 +206,9 @@ class Blocks {
                                          float (&sums)[4], std::integer_sequence<int, kRun...>) {
     float block[4] = {};
     (digit_run<kZeros, kRun>(at, low, high, x, block), ...);
-    const float unit = *reinterpret_cast<const float*>(memory_ + units_ + at.number * 4);
+    const float scale = *reinterpret_cast<const float*>(memory_ + digit_scales_ + at.number * 4);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) sums[i] = __fmaf_rn(block[i], unit, sums[i]);
+    for (int i = 0; i < 4; ++i) sums[i] = __fmaf_rn(block[i], scale, sums[i]);
   }
 
   // As run().
@@ -282,7 +282,7 @@ class Blocks {
   unsigned of_thread_;
   std::uint32_t full_;
   int parameters_, parameter_bytes_;
-  int units_;  // of the token of this thread's columns of digits
+  int digit_scales_;  // of the token whose digits this thread's columns are
   int next_, stage_ = 0, slot_ = 0;
   std::uint32_t phase_ = 0;
 };

@@ -81,10 +81,11 @@ struct Sixteen {
   }
 };
 
-// x to shared memory as digits, and of each block what a unit of its first digit is, by all warps that multiply, a block of
-// a token at a time. Where a value is not finite, that is NaN. Calls `meanwhile` when the first of x have been asked for.
+// x to shared memory as digits, and of each block what 1 of its first digit is, its scale, by all warps that multiply, a
+// block of a token at a time. Where a value is not finite, that is NaN. Calls `meanwhile` when the first of x have been
+// asked for.
 template <class Kind, class Meanwhile>
-__device__ __forceinline__ void split_x(const DecodeArguments& a, std::uint8_t* to, float* units,
+__device__ __forceinline__ void split_x(const DecodeArguments& a, std::uint8_t* to, float* scales,
                                         const Meanwhile& meanwhile) {
   using Source = typename Kind::Source;
   using Values = Sixteen<Source>;
@@ -101,14 +102,15 @@ __device__ __forceinline__ void split_x(const DecodeArguments& a, std::uint8_t* 
   for (int at = warp; at < all; at += Kind::kWarps) {
     const Values values = next;
     next = values_of(at + Kind::kWarps);
-    // 2^(exponent - 127) <= the largest < 2^(exponent - 126), or all are so small that their products are nothing.
+    // 2^(exponent - 127) <= the largest < 2^(exponent - 126), or all are smaller than what still has a factor that is
+    // finite.
     constexpr unsigned kSmallest = 40;
     const unsigned largest = values.largest();
     const unsigned exponent = max(__float_as_uint(cuda::Element<Source>::value(largest)) >> 23, kSmallest);
     const float factor = __uint_as_float((127 + 126 + 30 - exponent) << 23);
-    // Digit 0's unit is 2^24 times as much as that of n, and products are 16 times as large.
-    const float unit = __uint_as_float((exponent + 24 - 4 - 30 + 1) << 23);
-    if (lane == 0) units[at] = largest < cuda::Element<Source>::kInfinity ? unit : __uint_as_float(cuda::kNaN);
+    // 1 of digit 0 is 2^24 times as much as 1 of n, and products are 16 times as large.
+    const float scale = __uint_as_float((exponent + 24 - 4 - 30 + 1) << 23);
+    if (lane == 0) scales[at] = largest < cuda::Element<Source>::kInfinity ? scale : __uint_as_float(cuda::kNaN);
     std::uint32_t digits[4][kDigits];
     values.split(factor, digits);
     const int token = token_of(at), block = at - token * a.blocks;

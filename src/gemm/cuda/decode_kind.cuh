@@ -79,12 +79,12 @@ inline constexpr float kDigitUnit = 1.0f / 256;  // of a digit in that of the on
 
 // What a kernel multiplies: x of type X, which comes as Source, as it is or of 16 bits to be quantized or split into digits;
 // kBits of a weight; kFlush slabs from one group's sums to the next, 0 where all of K has one scale; up to kTokenTiles times
-// 8 / kColumns tokens.
+// 8 / kTokenColumns tokens.
 //
 // A product of the tensor cores has eight columns. Where groups are short and tokens few, a token takes kColumns of them,
 // one for each of so many groups: with its x of this group, and zeros elsewhere. So one product has the sums of several
-// groups apart from each other, and weights are read and sums are scaled several groups at a time. Of digits, each has such
-// columns.
+// groups apart from each other, and weights are read and sums are scaled several groups at a time. A token that is split has
+// kDigits columns, or as many for each of kColumns groups.
 //
 // Scales of groups are of type Scale, float or X. Those of 16 bits are of groups that are units, an even number of them.
 template <class X_, int kBits_, int kFlush_, int kTokenTiles_, class Source_ = X_, int kColumns_ = 1, class Scale_ = float>
@@ -98,8 +98,9 @@ struct Kind {
   static constexpr int kTokenColumns = kColumns * (kSplits ? kDigits : 1);  // of a token in all
   static_assert(kTokenColumns == 1 || kTokenTiles == 1);
   static_assert(!kSplits || (kBits == 4 && kFlush * kColumns >= 4));
-  static constexpr bool kStartsNextLate = kSplits ? kFlush == 4 : kFlush > 0;  // where next_before may say so
-  static constexpr int kWarps = 8;                                             // that multiply
+  // Where next_before may say so: where groups are multiplied, unless as digits that takes no longer late.
+  static constexpr bool kStartsNextLate = kSplits ? kFlush == 4 : kFlush > 0;
+  static constexpr int kWarps = 8;  // that multiply
   static constexpr int kMultiplying = kWarps * 32, kThreads = kMultiplying + 32;
   static constexpr int kBlockK = kBoxes * kBoxRow * 8 / kBits;
   static constexpr int kSlabK = kInteger ? 64 : 32;
@@ -128,7 +129,8 @@ struct Kind {
     return (groups.together ? kUnits : 4 * kUnits) + 4;
   }
   __host__ __device__ static int blocks(int K) { return (K + kBlockK - 1) / kBlockK; }
-  // Bytes from a token to the next in shared memory: such that two of them read together touch different banks.
+  // Bytes from a token to the next in shared memory: such that two of them read together touch different banks. (Digits
+  // that are read together are of one token.)
   __host__ __device__ static int x_pitch(int blocks) {
     return (blocks * kSlabs * kSlabBytes + 127) / 128 * 128 + (kSplits ? 0 : 64);
   }
@@ -161,7 +163,7 @@ struct Shared {
     barriers = parameters_of(Kind::kWarps);
     sums_barriers = barriers_of(Kind::kWarps);
     scales = sums_barriers + 2 * a.buffers * 8;
-    // Of tokens quantized here, and their magnitudes; or of tokens' blocks of digits.
+    // Of tokens quantized here, and their magnitudes; or of each token's blocks of digits.
     const int scale_bytes = Kind::kQuantizes ? 8 * kMaxTokens : Kind::kSplits ? 4 * a.M * a.blocks : 0;
     sums = (scales + scale_bytes + 127) / 128 * 128;
     x = sums + a.buffers * Kind::kWarps * sums_bytes;

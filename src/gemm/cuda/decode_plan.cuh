@@ -39,11 +39,12 @@ int rounds_of(int blocks) {
   return (blocks + Kind::kWarps - 1) / Kind::kWarps;
 }
 
-// Whether it gains to split x into digits: where a warp has more blocks of weights than of x, and shared memory has room.
+// Whether it gains to split x into digits: where a warp has more blocks of weights than of x, and x is not so large, of four
+// bytes a value, that what it takes from the ring costs more.
 template <class Kind>
 bool split_gains(const DecodeArguments& d, int sms) {
-  constexpr int kMuchX = 1 << 14;
-  return d.K % 8 == 0 && d.M * d.K < kMuchX &&
+  constexpr int kTooManyValues = 1 << 14;
+  return d.K % 8 == 0 && d.M * d.K < kTooManyValues &&
          rounds_of<Kind>(most_blocks<Kind>(d, sms)) > rounds_of<Kind>(d.M * Kind::blocks(d.K));
 }
 
@@ -54,8 +55,11 @@ struct Plan {
 
 template <class Kind>
 Plan plan_of(const DecodeArguments& d, int sms, bool small_kernel_next) {
+  constexpr int kFewRounds = 5, kManyRounds = 10, kLongRun = 64, kLongRow = 16;  // runs and rows in blocks
+  constexpr int kNextBefore = 9, kNextButOneBefore = 28;
   const int blocks = most_blocks<Kind>(d, sms), rounds = rounds_of<Kind>(blocks);
-  const bool few = rounds < 5, long_run = Kind::kFlush == 0 && blocks > 64, long_rows = Kind::blocks(d.K) > 16;
+  const bool few = rounds < kFewRounds, long_run = Kind::kFlush == 0 && blocks > kLongRun;
+  const bool long_rows = Kind::blocks(d.K) > kLongRow;
   const auto with_stages = [&](int stages, int most) {
     stages = std::min(stages, rounds);
     while (stages > 1 && Shared<Kind>(planned<Kind>(d, stages)).bytes > most) --stages;
@@ -71,19 +75,19 @@ Plan plan_of(const DecodeArguments& d, int sms, bool small_kernel_next) {
   const int bytes = std::max(Shared<Kind>(p).bytes, alone ? kSharedOfTwo + 1024 : kMoreThanAThird);
 
   // A next kernel that starts when all of ours is on its way would only keep x waiting; and so it does with one token in few
-  // rounds, where x takes longest, unless it is quantized. Where digits are multiplied soon enough it gains all the same. It
-  // starts late (decode.cuh) with weights in groups, not in few rounds of blocks, of which it would wait for too many, nor
-  // in many. If it is a small one, which only lets the product behind it start, also in many rounds, and earlier: in fewer
-  // than eight or so that is at once.
+  // rounds, where x takes longest, unless it is quantized. (One token's digits in two rounds are multiplied so soon that
+  // starting early gains more.) It starts late (decode.cuh) with weights in groups, not in few rounds of blocks, of which it
+  // would wait for too many, nor in many. If it is a small one, which only lets the product behind it start, also in many
+  // rounds, and earlier: in fewer than eight or so that is at once.
   const bool in_ring = p.stages == rounds, two_rounds = in_ring && rounds == 2 && !alone;
   const bool soon = Kind::kSplits && Kind::kFlush == 4 && d.M == 1 && two_rounds;
   const bool x_takes_longest = few && d.M == 1 && !Kind::kQuantizes;
   p.next_before = alone || soon || (!in_ring && !x_takes_longest) ? kNextAtOnce : kNextAfterWait;
-  if (Kind::kStartsNextLate && !alone && !few && (small_kernel_next || rounds <= 10)) {
-    p.next_before = small_kernel_next ? 28 : 9;
+  if (Kind::kStartsNextLate && !alone && !few && (small_kernel_next || rounds <= kManyRounds)) {
+    p.next_before = small_kernel_next ? kNextButOneBefore : kNextBefore;
   }
 
-  // x waits behind what a ring asks for. So some ask for a part of it only behind x.
+  // x waits behind what a ring asks for. So where a CTA has little else to wait for, it asks for a part of it only behind x.
   p.early_stages = p.stages;
   if (Kind::kFlush == 0) {
     if (long_run && !long_rows) p.early_stages = std::min(p.stages, 2);

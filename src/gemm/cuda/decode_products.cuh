@@ -78,7 +78,7 @@ inline constexpr float kMagic = 12582912;
 inline constexpr std::int32_t kMagicBits = 0x4b400000;
 
 // A slab of int4 times digits, 16 times as much: a nibble stays where it is in its byte's upper half, or is moved there.
-// Eight nibbles e0 … e7 are two words, (e0, e2, e4, e6) and (e1, e3, e5, e7). Of 128 along K, a sum of int4 is below 2^22.
+// Eight nibbles e0 … e7 are two words, (e0, e2, e4, e6) and (e1, e3, e5, e7). Of 128 along K, a sum of int4 is at most 2^21.
 template <>
 struct Product<Digit, 4> {
   using Sum = float;
@@ -87,7 +87,7 @@ struct Product<Digit, 4> {
   // A zero point four times, which is multiplied as weights are: products are a sixteenth of theirs.
   __device__ __forceinline__ static std::uint32_t prepared(std::uint32_t z) { return z * 0x01010101u; }
 
-  // Without zero points, of int4, as it is stored: 8 more. `flip`: 0x80808080, in a register.
+  // Without zero points nibbles are int4 plus 8, which flipping the upper bit takes away. `flip`: 0x80808080, in a register.
   template <bool kZeros>
   __device__ __forceinline__ static void slab(std::int32_t (&d)[4], std::uint32_t low, std::uint32_t high, std::uint32_t x0,
                                               std::uint32_t x1, std::uint32_t flip) {
