@@ -3,7 +3,9 @@
 //
 // Of a block's x of a token the largest magnitude is below 2^E. Times 2^(30 - E) it is rounded to integers
 // n = d0 · 256^3 + d1 · 256^2 + d2 · 256 + d3, digits d from -128 to 127: fp16 of at least 2^-20 of 2^E, and bf16 of 2^-23,
-// are exact. (Ozaki et al., "Error-free transformations of matrix multiplication", 2012, split matrices so.)
+// are exact. (So split matrices Ozaki, Ogita, Oishi and Rump, "Error-free transformations of matrix multiplication by using
+// fast routines of matrix multiplication and its applications", 2012, and for integer units Ootomo, Ozaki and Yokota, "DGEMM
+// on integer matrix multiplication unit", 2024.)
 //
 // A product has columns for digits 0 … 3 of a token.
 #pragma once
