@@ -71,23 +71,16 @@ __device__ __forceinline__ void put_sums(const DecodeArguments& a, std::uint8_t*
   using Two = std::conditional_t<Kind::kInteger, int2, float2>;
   const int t = lane % 4;
   to += lane / 4 * (bytes / kChannels);
-  if constexpr (Kind::kSplits) {
-    constexpr int kThreads = Kind::kTokenColumns / 2;  // that have a token's columns, of digits 0 and 1, or 2 and 3
-    const float unit = t % 2 == 0 ? 1 : kDigitUnit * kDigitUnit;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float sum = __fmaf_rn(sums[0][0][2 * half + 1], kDigitUnit, sums[0][0][2 * half]) * unit;
-#pragma unroll
-      for (int i = 1; i < kThreads; i *= 2) sum += __shfl_xor_sync(~0u, sum, i);
-      if (t % kThreads == 0 && t / kThreads < a.M)
-        *reinterpret_cast<float*>(to + t / kThreads * 4 + half * (bytes / 2)) = sum;
-    }
-  } else if constexpr (Kind::kColumns > 1) {
-    constexpr int kThreads = Kind::kColumns / 2;  // that have a token's columns
+  if constexpr (Kind::kTokenColumns > 1) {
+    constexpr int kThreads = Kind::kTokenColumns / 2;  // that have a token's columns; of digits, 0 and 1, or 2 and 3
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float sum = sums[0][0][2 * half];
-      if (kThreads == 2) sum += __shfl_xor_sync(~0u, sum, 1);
+      if constexpr (Kind::kSplits) {
+        sum = __fmaf_rn(sums[0][0][2 * half + 1], kDigitUnit, sum) * (t % 2 == 0 ? 1 : kDigitUnit * kDigitUnit);
+      }
+#pragma unroll
+      for (int i = 1; i < kThreads; i *= 2) sum += __shfl_xor_sync(~0u, sum, i);
       if (t % kThreads == 0 && t / kThreads < a.M)
         *reinterpret_cast<float*>(to + t / kThreads * 4 + half * (bytes / 2)) = sum;
     }
