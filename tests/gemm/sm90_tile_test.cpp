@@ -1,6 +1,7 @@
 // Which tile the weight-only kernel of Hopper takes.
 #include <gtest/gtest.h>
 
+#include "core/ceil_div.h"
 #include "gemm/cuda/float_w_sm90_tile.h"
 #include "last_rounds.h"
 
@@ -12,9 +13,9 @@ using sm90::FloatWTile;
 using sm90::Scaling;
 
 int tiles(int M, int N, const FloatWTile& tile) {
-  const int wide = sm90::ceil_div(N, sm90::kChannels) - tile.narrow_columns;
-  const int narrow = tile.narrow_columns > 0 ? sm90::ceil_div(M, tile.narrow_tokens) : 0;
-  return sm90::ceil_div(M, tile.tokens) * wide + narrow * tile.narrow_columns;
+  const int wide = ceil_div(N, sm90::kChannels) - tile.narrow_columns;
+  const int narrow = tile.narrow_columns > 0 ? ceil_div(M, tile.narrow_tokens) : 0;
+  return ceil_div(M, tile.tokens) * wide + narrow * tile.narrow_columns;
 }
 
 // All tiles are taken, by clusters that run at a time.
@@ -32,7 +33,7 @@ TEST(Sm90Tile, RoundsAndClustersTakeAllTiles) {
             EXPECT_TRUE(t.narrow_columns == 0 || (t.narrow_tokens < t.tokens && t.cluster == 1));
             EXPECT_TRUE(t.narrow_columns == 0 ||
                         (sm90::is_large(t.narrow_tokens) && sm90::is_made(t.narrow_tokens, rounded)));
-            EXPECT_LT(t.narrow_columns, sm90::ceil_div(N, sm90::kChannels));
+            EXPECT_LT(t.narrow_columns, ceil_div(N, sm90::kChannels));
             const int left = tiles(M, N, t) - t.rounds * (sms / t.cluster * t.cluster);
             EXPECT_GE(left, t.cluster > 1 ? 1 : 0);
             EXPECT_LE(left, sm90::clusters_at_once(t.cluster, sms));
@@ -87,7 +88,7 @@ TEST(Sm90Tile, LastRoundsOfTests) {
   for (const Scaling scaling : {Scaling::kRounded, Scaling::kRoundedShort}) {
     const FloatWTile t = choose(193, 4460, 4032, scaling, 132);  // a part of K begins within a group of 128
     EXPECT_GT(t.tokens, 128);
-    EXPECT_EQ(sm90::ceil_div(4032 / 64, t.cluster) % 2, 1);
+    EXPECT_EQ(ceil_div(4032 / 64, t.cluster) % 2, 1);
     EXPECT_GT(t.cluster, 1);
   }
   for (const auto& [M, N, K, tokens] : test::kNarrowRounds) {

@@ -10,6 +10,7 @@
 namespace octavo::decode {
 
 inline constexpr int kMaxGroup = 1 << 14;  // or one as long as K
+
 // A group's sums are flushed after so many slabs of 32 weights: up to four, a whole part of a group.
 inline int flush_of(const WeightFormat& format) {
   if (format.group_size <= 0 || format.group_size % 128 == 0) return 4;
@@ -46,16 +47,15 @@ bool together(const Weight& w, const Groups& groups) {
 
 template <class Kind>
 void launch_kind(const Arguments& a, DecodeArguments d) {
-  const int sms = (*cuda::gpu(a.x.device))->num_sms;
   if constexpr (Kind::kFlush > 0) d.groups.together = together<Kind>(a.w, d.groups);
-  const Plan plan = plan_of<Kind>(d, sms, a.small_kernel_next);
+  const Plan plan = plan_of<Kind>(d, (*cuda::gpu(a.x.device))->num_sms, a.small_kernel_next);
   CUtensorMap w = {};
   const std::int64_t row = row_bytes(a.w.q.dtype, d.K);
   d = plan.arguments;
   d.whole_boxes = row % kBoxRow == 0;
   const cuda::Box box = {kBoxRow, kChannels, kBoxRow, d.whole_boxes ? kBoxes : 1, 128};
   if (!cuda::map_tensor(a.w.q.data, 1, d.N, row, a.w.q.stride, box, w)) return;
-  cuda::launch(decode_kernel<Kind>, dim3(static_cast<unsigned>(grid_of(d, sms))), dim3(Kind::kThreads),
+  cuda::launch(decode_kernel<Kind>, dim3(static_cast<unsigned>(plan.grid)), dim3(Kind::kThreads),
                static_cast<std::size_t>(plan.shared_bytes), a.stream, {}, d, w);
 }
 

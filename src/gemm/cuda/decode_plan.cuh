@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/ceil_div.h"
 #include "gemm/cuda/decode_kind.cuh"
 
 namespace octavo::decode {
@@ -25,18 +26,17 @@ DecodeArguments planned(DecodeArguments a, int stages) {
 }
 
 // One CTA a multiprocessor.
-inline int tiles_of(const DecodeArguments& d) { return (d.N + kChannels - 1) / kChannels; }
+inline int tiles_of(const DecodeArguments& d) { return ceil_div(d.N, kChannels); }
 inline int grid_of(const DecodeArguments& d, int sms) { return std::min(sms, tiles_of(d)); }
 
 // Blocks of weights that a CTA has at most, and in how many rounds its warps take so many.
 template <class Kind>
 int most_blocks(const DecodeArguments& d, int sms) {
-  const int grid = grid_of(d, sms);
-  return (tiles_of(d) + grid - 1) / grid * Kind::blocks(d.K);
+  return ceil_div(tiles_of(d), grid_of(d, sms)) * Kind::blocks(d.K);
 }
 template <class Kind>
 int rounds_of(int blocks) {
-  return (blocks + Kind::kWarps - 1) / Kind::kWarps;
+  return ceil_div(blocks, Kind::kWarps);
 }
 
 // Whether it gains to split x into digits: where a warp has more blocks of weights than of x, and x is not so large, of four
@@ -50,7 +50,7 @@ bool split_gains(const DecodeArguments& d, int sms) {
 
 struct Plan {
   DecodeArguments arguments;
-  int shared_bytes;
+  int grid, shared_bytes;
 };
 
 template <class Kind>
@@ -96,7 +96,7 @@ Plan plan_of(const DecodeArguments& d, int sms, bool small_kernel_next) {
   } else if (two_rounds && !soon && d.M <= 2 && (Kind::kFlush == 4 || Kind::kSplits)) {
     p.early_stages = 1;
   }
-  return {p, bytes};
+  return {p, grid_of(d, sms), bytes};
 }
 
 }  // namespace octavo::decode

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/ceil_div.h"
+
 namespace octavo::sm90 {
 
 inline constexpr int kChannels = 128;  // of a tile: two warpgroups have 64 each
@@ -39,8 +41,6 @@ struct FloatWTile {
   int cluster;
   int narrow_columns = 0, narrow_tokens = 0;
 };
-
-inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // How many clusters of so many CTAs, each of which takes an SM, run at a time: 66, 39 and 30 of 2, 3 and 4 on the 132 SMs of
 // an H200, whose clusters lie within groups of 16 or 18.

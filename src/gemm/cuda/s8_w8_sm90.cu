@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/ceil_div.h"
 #include "core/cuda_launch.cuh"
 #include "gemm/alignment.h"
 #include "gemm/cuda/s8_w8_sm90.h"
@@ -19,8 +20,6 @@ struct Tile {
   int columns;
   void (*launch)(const Arguments& a, S8W8Arguments arguments);
 };
-
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 template <int kRows, int kColumns>
 void launch_tile(const Arguments& a, S8W8Arguments s) {
