@@ -285,6 +285,18 @@ TEST_F(CudaScaledMm, ShapesOfModels) {
   check(awkward(300, 4100, 4101, dice));
 }
 
+// Few tokens of much x, which the decode kernel copies for two CTAs at once. Not for three tiles, the last.
+TEST_F(CudaScaledMm, FewTokensInPairs) {
+  struct Shape {
+    std::int64_t M, N, K;
+  };
+  for (const auto& [M, N, K] : {Shape{16, 32, 8192}, Shape{16, 24, 8200}, Shape{9, 32, 13009}, Shape{8, 64, 16384},
+                                Shape{5, 30, 24007}, Shape{2, 32, 65000}, Shape{1, 32, 130000}, Shape{8, 48, 16384}}) {
+    check_both(M, N, K);
+    if (HasFatalFailure()) return;
+  }
+}
+
 // The largest sums there are, and scales and biases that make NaN, Inf and subnormals of them.
 TEST_F(CudaScaledMm, ExtremeValues) {
   const std::int64_t M = 20, N = 70, K = kMaxIntegerK;

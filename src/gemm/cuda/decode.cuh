@@ -7,7 +7,9 @@
 //
 //   ring of a warp     | block | block | …    copied by one of its threads (TMA), read by the warp that asked for them: no
 //                                             warp waits for another before the end of a tile
-//   x                  | token | token | …    all of K, copied once a CTA, or split into digits (decode_digits.cuh)
+//   x                  | token | token | …    all of K, copied once a CTA, or for two (decode_pairs.cuh), or split into
+//   digits
+//                                             (decode_digits.cuh)
 //   sums               | warp 0 | warp 1 | …  of a tile, added in this order by a ninth warp, which scales, rounds and
 //                                             stores, while the others go on with the next tile
 //
@@ -28,6 +30,7 @@
 #include "gemm/cuda/decode_ask.cuh"
 #include "gemm/cuda/decode_blocks.cuh"
 #include "gemm/cuda/decode_digits.cuh"
+#include "gemm/cuda/decode_pairs.cuh"
 #include "gemm/cuda/decode_x.cuh"
 
 namespace octavo::decode {
@@ -203,9 +206,8 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1
   std::uint8_t* memory = unaligned + (-ptx::shared_address(unaligned) & (shared.kPattern - 1));
   const unsigned lane = threadIdx.x % 32;
   const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 32), 0);
-  const int all_tiles = (a.N + kChannels - 1) / kChannels;
   const int first = static_cast<int>(blockIdx.x), step = static_cast<int>(gridDim.x);
-  const int tiles = (all_tiles - first + step - 1) / step;
+  const int tiles = a.tiles + (first < a.with_one_more ? 1 : 0);
   const auto wait = [&] {
     ptx::wait_for_predecessor();
     if (a.next_before == kNextAfterWait) ptx::launch_dependents();
@@ -215,20 +217,31 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1
     const unsigned buffers = a.buffers;
     const std::uint32_t barriers = ptx::shared_address(memory) + shared.sums_barriers;
     if (lane < 2 * buffers) sm90::barrier_init(barriers + lane * 8, lane < buffers ? Kind::kWarps : 1);
+    if constexpr (Kind::kPairs) begin_pieces<Kind>(a, shared, memory, static_cast<int>(lane));
     sm90::barrier_init_fence();
+    if constexpr (Kind::kPairs) sm90::cluster_begun();
     wait();
+    if constexpr (Kind::kPairs) {
+      sm90::cluster_wait_begun();
+      ask_for_pieces<Kind>(a, shared, memory, static_cast<int>(lane));
+    }
     sm90::meet(0, Kind::kThreads);
     const std::int64_t begun = Kind::kStartsNextLate ? clock64() : 0;
     add_up<Kind>(a, shared, memory, lane, first, step, tiles);
     if constexpr (Kind::kStartsNextLate) {
-      const bool has_most = tiles == (all_tiles + step - 1) / step;
+      const bool has_most = a.with_one_more == 0 || first < a.with_one_more;
       if (a.next_before > 0 && !has_most && lane == 0) stay_for((clock64() - begun) / tiles);
     }
     return;
   }
+  if constexpr (Kind::kPairs) sm90::cluster_begun();
   Asker<Kind> asker(a, w, shared, memory, warp, static_cast<int>(lane), first, step, tiles);
   if (!a.constant_w) ptx::wait_for_predecessor();
   asker.fill(0, a.early_stages);
+  if constexpr (Kind::kZeroBytes > 0) {
+    if (threadIdx.x < Kind::kZeroBytes / 16)
+      *reinterpret_cast<uint4*>(memory + shared.zeros + threadIdx.x * 16) = {0, 0, 0, 0};
+  }
   wait();
   const auto fill_rest = [&] { asker.fill(a.early_stages, a.stages); };
   auto* scales = reinterpret_cast<float*>(memory + shared.scales);
@@ -236,6 +249,8 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1
     split_x<Kind>(a, memory + shared.x, scales, fill_rest);
   } else if constexpr (Kind::kQuantizes) {
     quantize_x<Kind>(a, memory + shared.x, scales, fill_rest);
+  } else if constexpr (Kind::kPairs) {
+    // copied by the ninth warp
   } else if constexpr (Kind::kFlush == 0) {
     copy_x<Kind>(a, memory + shared.x, fill_rest);
   } else {  // where asking takes long, for parameters too
@@ -243,13 +258,14 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1
     fill_rest();
   }
   sm90::meet(0, Kind::kThreads);
+  if constexpr (Kind::kPairs) fill_rest();
 
   // The tokens past the last are it again; their sums are not stored.
   int x_of[Kind::kTokenTiles];
 #pragma unroll
   for (int j = 0; j < Kind::kTokenTiles; ++j) {
     const int column = static_cast<int>(lane) / 4, token = j * 8 + column / Kind::kTokenColumns;
-    x_of[j] = shared.x + min(token, a.M - 1) * Kind::x_pitch(a.blocks) + lane % 4 * 16;
+    x_of[j] = shared.x + min(token, a.M - 1) * Kind::x_pitch(a.blocks) + lane % 4 * Kind::kThreadBytesOfX;
     if (Kind::kSplits) x_of[j] += column % kDigits * kDigitBytes;
   }
   Blocks<Kind> blocks(a, shared, memory, asker, warp, lane, first, step);

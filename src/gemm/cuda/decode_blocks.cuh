@@ -43,9 +43,11 @@ class Blocks {
         rows_(shared.ring_of(warp) + row_ * kBoxRow),
         of_thread_(lane % 4 * Kind::kRead ^ row_ * 16),
         full_(ptx::shared_address(memory) + shared.barriers_of(warp)),
+        pieces_full_(ptx::shared_address(memory) + shared.x_barriers),
         parameters_(shared.parameters_of(warp)),
         parameter_bytes_(shared.parameter_bytes),
-        digit_scales_(shared.scales + min(static_cast<int>(lane % 4) * 2 / Kind::kTokenColumns, a.M - 1) * a.blocks * 4),
+        zeros_(shared.zeros),
+        digit_scales_(shared.scales),
         next_(warp) {}
 
   // Whether the next block is of a tile.
@@ -54,6 +56,9 @@ class Blocks {
   // Adds the products of the next block with x, which is a tile's. Its place in the ring is asked for again at once.
   __device__ __forceinline__ void multiply(int tile, const int (&x_of)[kTokenTiles], Sum (&sums)[kTokenTiles][2][4]) {
     const int block = next_ - tile * a_.blocks;
+    if constexpr (Kind::kPairs) {
+      for (; pieces_ * Kind::kPieceBlocks <= block; ++pieces_) sm90::barrier_wait(pieces_full_ + pieces_ * 8, 0);
+    }
     sm90::barrier_wait(full_ + stage_ * 8, phase_);
     const Place at = {tile, block, stage_, memory_ + rows_ + stage_ * kBlockBytes,
                       memory_ + parameters_ + slot_ * parameter_bytes_};
@@ -128,7 +133,9 @@ class Blocks {
     int x[kTokenTiles];
 #pragma unroll
     for (int j = 0; j < kTokenTiles; ++j) {
-      x[j] = x_of[j] + at.number * (Kind::kSlabs * Kind::kSlabBytes) + number * (kPartSlabs * Kind::kSlabBytes);
+      x[j] = x_of[j] + at.number * Kind::kBlockBytesOfX + number * (kPartSlabs * Kind::kSlabBytes);
+      // In other banks than x of the threads that read together with this one.
+      if (Kind::kColumns > 1 && !has_x_) x[j] = zeros_ + ((x_of[j] & 127) ^ (Kind::kSplits ? 0 : 64));
     }
     if constexpr (Kind::kSplits) {
       digits<kZeros>(at, low, high, x[0], sums[0][0], std::make_integer_sequence<int, Kind::kUnits / Kind::kColumns>());
@@ -150,8 +157,7 @@ class Blocks {
       uint4 x[kTokenTiles];
 #pragma unroll
       for (int j = 0; j < kTokenTiles; ++j) {
-        x[j] = {0, 0, 0, 0};
-        if (has_x_) x[j] = *reinterpret_cast<const uint4*>(memory_ + x_of[j] + s * Kind::kSlabBytes);
+        x[j] = *reinterpret_cast<const uint4*>(memory_ + x_of[j] + Kind::slab_place(s));
       }
       product.slab(sums, low + s * Kind::kWords, high + s * Kind::kWords, x);
     }
@@ -206,7 +212,9 @@ class Blocks {
                                          float (&sums)[4], std::integer_sequence<int, kRun...>) {
     float block[4] = {};
     (digit_run<kZeros, kRun>(at, low, high, x, block), ...);
-    const float scale = *reinterpret_cast<const float*>(memory_ + digit_scales_ + at.number * 4);
+    // Of the token whose digits this thread's columns are.
+    const int token = min(static_cast<int>(lane_ % 4) * 2 / Kind::kTokenColumns, a_.M - 1);
+    const float scale = *reinterpret_cast<const float*>(memory_ + digit_scales_ + (token * a_.blocks + at.number) * 4);
 #pragma unroll
     for (int i = 0; i < 4; ++i) sums[i] = __fmaf_rn(block[i], scale, sums[i]);
   }
@@ -229,8 +237,7 @@ class Blocks {
     }
 #pragma unroll
     for (int s = kRun * Kind::kRunSlabs; s < (kRun + 1) * Kind::kRunSlabs; s += 2) {
-      uint4 v = {0, 0, 0, 0};
-      if (has_x_) v = *reinterpret_cast<const uint4*>(memory_ + (x ^ digits_moved(s / 2)) + s * Kind::kSlabBytes);
+      const auto v = *reinterpret_cast<const uint4*>(memory_ + (x ^ digits_moved(s / 2)) + s * Kind::kSlabBytes);
       P::template slab<kZeros>(sums, low[s], high[s], v.x, v.y, flip_);
       P::template slab<kZeros>(sums, low[s + 1], high[s + 1], v.z, v.w, flip_);
       if constexpr (kZeros) {
@@ -280,9 +287,10 @@ class Blocks {
   bool has_x_;  // what this thread multiplies is of its column's group
   int row_, first_, step_, rows_;
   unsigned of_thread_;
-  std::uint32_t full_;
+  std::uint32_t full_, pieces_full_;
+  int pieces_ = 0;  // of x, that are there
   int parameters_, parameter_bytes_;
-  int digit_scales_;  // of the token whose digits this thread's columns are
+  int zeros_, digit_scales_;
   int next_, stage_ = 0, slot_ = 0;
   std::uint32_t phase_ = 0;
 };

@@ -60,11 +60,12 @@ struct DecodeArguments {
   // The next kernel starts when so many of a CTA's blocks are left to ask for, and a CTA with fewer tiles than others stays
   // for about as long as they have one more: see decode.cuh. Or as said above.
   int next_before;
-  bool whole_boxes;  // a channel is: a block's are copied together
-  int stages;        // of a warp's ring
-  int early_stages;  // asked for before x
-  int buffers;       // of tiles' sums, a power of two
-  int blocks;        // of a tile
+  bool whole_boxes;          // a channel is: a block's are copied together
+  int stages;                // of a warp's ring
+  int early_stages;          // asked for before x
+  int buffers;               // of tiles' sums, a power of two
+  int blocks;                // of a tile
+  int tiles, with_one_more;  // of a CTA, and how many CTAs have one more
   Divisor by_blocks;
   Divisor by_vectors;  // of x, where it is quantized
 };
@@ -87,7 +88,10 @@ inline constexpr float kDigitUnit = 1.0f / 256;  // of a digit in that of the on
 // kDigits columns, or as many for each of kColumns groups.
 //
 // Scales of groups are of type Scale, float or X. Those of 16 bits are of groups that are units, an even number of them.
-template <class X_, int kBits_, int kFlush_, int kTokenTiles_, class Source_ = X_, int kColumns_ = 1, class Scale_ = float>
+//
+// kPairs: of CTAs, for which the copy engine copies x (decode_pairs.cuh).
+template <class X_, int kBits_, int kFlush_, int kTokenTiles_, class Source_ = X_, int kColumns_ = 1, class Scale_ = float,
+          bool kPairs_ = false>
 struct Kind {
   using X = X_;
   using Source = Source_;
@@ -96,8 +100,10 @@ struct Kind {
   static constexpr bool kQuantizes = kInteger && !std::is_same_v<X, Source>;
   static constexpr int kBits = kBits_, kFlush = kFlush_, kTokenTiles = kTokenTiles_, kColumns = kColumns_;
   static constexpr int kTokenColumns = kColumns * (kSplits ? kDigits : 1);  // of a token in all
+  static constexpr bool kPairs = kPairs_;
   static_assert(kTokenColumns == 1 || kTokenTiles == 1);
   static_assert(!kSplits || (kBits == 4 && kFlush * kColumns >= 4));
+  static_assert(!kPairs || (kBits == 8 && kFlush == 0 && !kQuantizes));
   // Where next_before may say so: where groups are multiplied, unless as digits that takes no longer late.
   static constexpr bool kStartsNextLate = kSplits ? kFlush == 4 : kFlush > 0;
   static constexpr int kWarps = 8;  // that multiply
@@ -129,10 +135,23 @@ struct Kind {
     return (groups.together ? kUnits : 4 * kUnits) + 4;
   }
   __host__ __device__ static int blocks(int K) { return (K + kBlockK - 1) / kBlockK; }
+  // Where a token has several columns of a product, threads of a column read zeros in place of the x of other groups: as
+  // many as a block's, and a row of banks.
+  static constexpr int kZeroBytes = kColumns == 1 ? 0 : kSlabs * kSlabBytes + 128;
+  // Bytes of a token's x in a block, and the blocks that are copied together for pairs.
+  static constexpr int kBlockBytesOfX = kSlabs * kSlabBytes, kPieceBlocks = kWarps;
+  __host__ __device__ static int pieces(int blocks) { return (blocks + kPieceBlocks - 1) / kPieceBlocks; }
+  // Where a thread's x of a slab begins, from that of a block's first: by slabs, or as it comes, all of kTogether slabs
+  // together.
+  static constexpr int kThreadBytesOfX = kPairs ? kTogether * 16 : 16;
+  __host__ __device__ static constexpr int slab_place(int slab) {
+    return kPairs ? slab / kTogether * (kTogether * kSlabBytes) + slab % kTogether * 16 : slab * kSlabBytes;
+  }
   // Bytes from a token to the next in shared memory: such that two of them read together touch different banks. (Digits
   // that are read together are of one token.)
   __host__ __device__ static int x_pitch(int blocks) {
-    return (blocks * kSlabs * kSlabBytes + 127) / 128 * 128 + (kSplits ? 0 : 64);
+    constexpr int kApart = kSplits ? 0 : kPairs && kTogether > 1 ? 16 : 64;
+    return (blocks * kBlockBytesOfX + 127) / 128 * 128 + kApart;
   }
 };
 
@@ -152,7 +171,7 @@ struct Shared {
   static constexpr int kPattern = 1024;
   int sums_bytes;       // of a warp: by rows of a product, two tokens together
   int parameter_bytes;  // of a block: scales and zero points of groups
-  int stages, parameters, barriers, sums_barriers, scales, sums, x, bytes;
+  int stages, parameters, barriers, sums_barriers, x_barriers, scales, sums, zeros, x, bytes;
 
   __host__ __device__ explicit Shared(const DecodeArguments& a) {
     stages = a.stages;
@@ -162,11 +181,13 @@ struct Shared {
     parameters = ring_of(Kind::kWarps);
     barriers = parameters_of(Kind::kWarps);
     sums_barriers = barriers_of(Kind::kWarps);
-    scales = sums_barriers + 2 * a.buffers * 8;
+    x_barriers = sums_barriers + 2 * a.buffers * 8;
+    scales = x_barriers + (Kind::kPairs ? Kind::pieces(a.blocks) * 8 : 0);
     // Of tokens quantized here, and their magnitudes; or of each token's blocks of digits.
     const int scale_bytes = Kind::kQuantizes ? 8 * kMaxTokens : Kind::kSplits ? 4 * a.M * a.blocks : 0;
     sums = (scales + scale_bytes + 127) / 128 * 128;
-    x = sums + a.buffers * Kind::kWarps * sums_bytes;
+    zeros = sums + a.buffers * Kind::kWarps * sums_bytes;
+    x = zeros + Kind::kZeroBytes;
     bytes = kPattern + x + a.M * Kind::x_pitch(a.blocks);
   }
 

@@ -46,23 +46,37 @@ bool together(const Weight& w, const Groups& groups) {
 }
 
 template <class Kind>
-void launch_kind(const Arguments& a, DecodeArguments d) {
-  if constexpr (Kind::kFlush > 0) d.groups.together = together<Kind>(a.w, d.groups);
-  const Plan plan = plan_of<Kind>(d, (*cuda::gpu(a.x.device))->num_sms, a.small_kernel_next);
+void launch_plan(const Arguments& a, const Plan& plan) {
   CUtensorMap w = {};
+  DecodeArguments d = plan.arguments;
   const std::int64_t row = row_bytes(a.w.q.dtype, d.K);
-  d = plan.arguments;
   d.whole_boxes = row % kBoxRow == 0;
   const cuda::Box box = {kBoxRow, kChannels, kBoxRow, d.whole_boxes ? kBoxes : 1, 128};
   if (!cuda::map_tensor(a.w.q.data, 1, d.N, row, a.w.q.stride, box, w)) return;
   cuda::launch(decode_kernel<Kind>, dim3(static_cast<unsigned>(plan.grid)), dim3(Kind::kThreads),
-               static_cast<std::size_t>(plan.shared_bytes), a.stream, {}, d, w);
+               static_cast<std::size_t>(plan.shared_bytes), a.stream, {.cluster = dim3(Kind::kPairs ? 2 : 1)}, d, w);
+}
+
+template <class Kind>
+void launch_kind(const Arguments& a, DecodeArguments d) {
+  if constexpr (Kind::kFlush > 0) d.groups.together = together<Kind>(a.w, d.groups);
+  launch_plan<Kind>(a, plan_of<Kind>(d, (*cuda::gpu(a.x.device))->num_sms, a.small_kernel_next));
+}
+
+template <class X, int kBits, int kFlush, int kTokenTiles, class Source, class Scale>
+void launch_tiles(const Arguments& a, const DecodeArguments& d) {
+  if constexpr (kBits == 8 && kFlush == 0 && std::is_same_v<X, Source>) {
+    using Pairs = Kind<X, kBits, kFlush, kTokenTiles, Source, 1, Scale, true>;
+    const Plan plan = plan_of<Pairs>(d, (*cuda::gpu(a.x.device))->num_sms, a.small_kernel_next);
+    if (pairs_gain<Pairs>(d, plan)) return launch_plan<Pairs>(a, plan);
+  }
+  launch_kind<Kind<X, kBits, kFlush, kTokenTiles, Source, 1, Scale>>(a, d);
 }
 
 template <class X, int kBits, int kFlush, class Source = X, class Scale = float>
 void launch_tokens(const Arguments& a, const DecodeArguments& d) {
-  if (d.M > 8) return launch_kind<Kind<X, kBits, kFlush, 2, Source, 1, Scale>>(a, d);
-  launch_kind<Kind<X, kBits, kFlush, 1, Source, 1, Scale>>(a, d);
+  if (d.M > 8) return launch_tiles<X, kBits, kFlush, 2, Source, Scale>(a, d);
+  launch_tiles<X, kBits, kFlush, 1, Source, Scale>(a, d);
 }
 
 // The same with as many columns a token as there is room for, until threads read 16 bytes of a channel at a time.

@@ -29,15 +29,20 @@ DecodeArguments planned(DecodeArguments a, int stages) {
 inline int tiles_of(const DecodeArguments& d) { return ceil_div(d.N, kChannels); }
 inline int grid_of(const DecodeArguments& d, int sms) { return std::min(sms, tiles_of(d)); }
 
-// Blocks of weights that a CTA has at most, and in how many rounds its warps take so many.
+// What a CTA has to do at most: blocks of weights, and in how many rounds its warps take so many.
 template <class Kind>
-int most_blocks(const DecodeArguments& d, int sms) {
-  return ceil_div(tiles_of(d), grid_of(d, sms)) * Kind::blocks(d.K);
-}
-template <class Kind>
-int rounds_of(int blocks) {
-  return ceil_div(blocks, Kind::kWarps);
-}
+struct Work {
+  int blocks, rounds;
+  bool few, long_run, long_rows;
+  bool x_is_quick;  // every warp splits a block of x at most, and has many of weights
+  Work(const DecodeArguments& d, int sms)
+      : blocks(ceil_div(tiles_of(d), grid_of(d, sms)) * Kind::blocks(d.K)),
+        rounds(ceil_div(blocks, Kind::kWarps)),
+        few(rounds < 5),
+        long_run(Kind::kFlush == 0 && blocks > 64),
+        long_rows(Kind::blocks(d.K) > 16),
+        x_is_quick(Kind::kSplits && !few && d.M * Kind::blocks(d.K) <= Kind::kWarps) {}
+};
 
 // Whether it gains to split x into digits: where a warp has more blocks of weights than of x, and x is not so large, of four
 // bytes a value, that what it takes from the ring costs more.
@@ -45,23 +50,59 @@ template <class Kind>
 bool split_gains(const DecodeArguments& d, int sms) {
   constexpr int kTooManyValues = 1 << 14;
   return d.K % 8 == 0 && d.M * d.K < kTooManyValues &&
-         rounds_of<Kind>(most_blocks<Kind>(d, sms)) > rounds_of<Kind>(d.M * Kind::blocks(d.K));
+         Work<Kind>(d, sms).rounds > ceil_div(d.M * Kind::blocks(d.K), Kind::kWarps);
 }
 
 struct Plan {
   DecodeArguments arguments;
   int grid, shared_bytes;
+
+  // Whether a CTA has its multiprocessor alone.
+  bool alone() const { return shared_bytes > kSharedOfTwo; }
 };
+
+inline constexpr int kManyRounds = 10;
+
+// When the next kernel starts, DecodeArguments::next_before. If it would when all of ours is on its way, it would only keep
+// x waiting; and so it does with one token in few rounds, where x takes longest, unless it is quantized. (One token's digits
+// in two rounds are multiplied so soon that starting early gains more.) It starts late (decode.cuh) with weights in groups,
+// not in few rounds of blocks, of which it would wait for too many, nor in many, nor where x is quick. If it is a small one,
+// which only lets the product behind it start, also in many rounds, and earlier: in fewer than eight or so that is at once.
+template <class Kind>
+int next_before(const DecodeArguments& p, const Work<Kind>& work, bool soon, bool small_kernel_next) {
+  constexpr int kBlocksLeftOfSmall = 28;
+  const int blocks_left = p.M > 2 ? 4 : 9;
+  if (Kind::kStartsNextLate && !work.few && !work.x_is_quick && (small_kernel_next || work.rounds <= kManyRounds)) {
+    return small_kernel_next ? kBlocksLeftOfSmall : blocks_left;
+  }
+  const bool x_takes_longest = work.few && p.M == 1 && !Kind::kQuantizes;
+  return soon || (p.stages < work.rounds && !x_takes_longest) ? kNextAtOnce : kNextAfterWait;
+}
+
+// How many stages a ring asks for before x, which waits behind them. Where a CTA has its multiprocessor alone, or little
+// else to wait for, that is not all; of weights in groups, which take the longest, one.
+template <class Kind>
+int early_stages(const DecodeArguments& p, const Work<Kind>& work, bool alone, bool soon) {
+  if (Kind::kFlush > 0) {
+    const int few_tokens = Kind::kFlush < 4 ? 1 : Kind::kSplits ? 2 : 3;
+    const bool two_rounds = p.stages == 2 && work.rounds == 2 && p.M <= few_tokens && !soon;
+    const bool three_rounds = work.rounds == 3 && p.M > 1, many_rounds = work.rounds > kManyRounds;
+    return alone || work.x_is_quick || two_rounds || (!Kind::kSplits && (three_rounds || many_rounds)) ? 1 : p.stages;
+  }
+  int stages = p.stages;
+  if (work.long_run && !work.long_rows) stages = 2;
+  if (work.few && !alone) stages = p.M == 1 ? std::max(p.stages - 1, 1) : 1;
+  if (Kind::kQuantizes && p.M == 1 && !alone) stages = 1;
+  if (Kind::kPairs && work.long_run && work.long_rows) stages = 3;
+  if (Kind::kPairs && !work.long_run && (Kind::kTokenTiles == 1 || !Kind::kInteger)) stages = 1;
+  return std::min(stages, p.stages);
+}
 
 template <class Kind>
 Plan plan_of(const DecodeArguments& d, int sms, bool small_kernel_next) {
-  constexpr int kFewRounds = 5, kManyRounds = 10, kLongRun = 64, kLongRow = 16;  // runs and rows in blocks
-  constexpr int kNextBefore = 9, kNextButOneBefore = 28;
-  const int blocks = most_blocks<Kind>(d, sms), rounds = rounds_of<Kind>(blocks);
-  const bool few = rounds < kFewRounds, long_run = Kind::kFlush == 0 && blocks > kLongRun;
-  const bool long_rows = Kind::blocks(d.K) > kLongRow;
+  const Work<Kind> work(d, sms);
   const auto with_stages = [&](int stages, int most) {
-    stages = std::min(stages, rounds);
+    stages = std::min(stages, work.rounds);
     while (stages > 1 && Shared<Kind>(planned<Kind>(d, stages)).bytes > most) --stages;
     return planned<Kind>(d, stages);
   };
@@ -69,34 +110,26 @@ Plan plan_of(const DecodeArguments& d, int sms, bool small_kernel_next) {
   // Where x and two stages (or all that a CTA copies) fit beside as much again, the next kernel's stand beside it; but long
   // runs of blocks, which a larger ring serves better, have the multiprocessor alone.
   DecodeArguments p = with_stages(3, kSharedOfTwo);
-  const bool alone = long_run || Shared<Kind>(p).bytes > kSharedOfTwo || p.stages < std::min(2, rounds);
-  if (alone) p = with_stages(rounds <= 2 ? 1 : !long_run ? 2 : long_rows ? 4 : 3, kMaxShared);
+  const bool alone = work.long_run || Shared<Kind>(p).bytes > kSharedOfTwo || p.stages < std::min(2, work.rounds);
+  if (alone) p = with_stages(work.rounds <= 2 ? 1 : !work.long_run ? 2 : work.long_rows ? 4 : 3, kMaxShared);
   // What a CTA does not need it asks for too, so that no third one comes, and CTAs of one kernel are spread evenly.
   const int bytes = std::max(Shared<Kind>(p).bytes, alone ? kSharedOfTwo + 1024 : kMoreThanAThird);
 
-  // A next kernel that starts when all of ours is on its way would only keep x waiting; and so it does with one token in few
-  // rounds, where x takes longest, unless it is quantized. (One token's digits in two rounds are multiplied so soon that
-  // starting early gains more.) It starts late (decode.cuh) with weights in groups, not in few rounds of blocks, of which it
-  // would wait for too many, nor in many. If it is a small one, which only lets the product behind it start, also in many
-  // rounds, and earlier: in fewer than eight or so that is at once.
-  const bool in_ring = p.stages == rounds, two_rounds = in_ring && rounds == 2 && !alone;
-  const bool soon = Kind::kSplits && Kind::kFlush == 4 && d.M == 1 && two_rounds;
-  const bool x_takes_longest = few && d.M == 1 && !Kind::kQuantizes;
-  p.next_before = alone || soon || (!in_ring && !x_takes_longest) ? kNextAtOnce : kNextAfterWait;
-  if (Kind::kStartsNextLate && !alone && !few && (small_kernel_next || rounds <= kManyRounds)) {
-    p.next_before = small_kernel_next ? kNextButOneBefore : kNextBefore;
-  }
+  const bool soon = Kind::kSplits && Kind::kFlush == 4 && d.M == 1 && !alone && p.stages == 2 && work.rounds == 2;
+  p.next_before = alone ? kNextAtOnce : next_before(p, work, soon, small_kernel_next);
+  p.early_stages = early_stages(p, work, alone, soon);
+  const int grid = grid_of(d, sms);
+  p.tiles = tiles_of(d) / grid;
+  p.with_one_more = tiles_of(d) % grid;
+  return {p, grid, bytes};
+}
 
-  // x waits behind what a ring asks for. So where a CTA has little else to wait for, it asks for a part of it only behind x.
-  p.early_stages = p.stages;
-  if (Kind::kFlush == 0) {
-    if (long_run && !long_rows) p.early_stages = std::min(p.stages, 2);
-    if (few && !alone) p.early_stages = d.M == 1 ? std::max(p.stages - 1, 1) : 1;
-    if (Kind::kQuantizes && d.M == 1 && !alone) p.early_stages = 1;
-  } else if (two_rounds && !soon && d.M <= 2 && (Kind::kFlush == 4 || Kind::kSplits)) {
-    p.early_stages = 1;
-  }
-  return {p, grid_of(d, sms), bytes};
+// Whether CTAs gain by being in pairs, Kind::kPairs: where each has its multiprocessor alone, so that no other's weights are
+// in front of its x, and x is large.
+template <class Kind>
+bool pairs_gain(const DecodeArguments& d, const Plan& plan) {
+  constexpr int kLargeX = 14 << 10;  // in values
+  return plan.alone() && plan.shared_bytes <= kMaxShared && plan.grid % 2 == 0 && d.M * d.K >= kLargeX;
 }
 
 }  // namespace octavo::decode

@@ -150,6 +150,17 @@ __device__ __forceinline__ void copy_boxes(std::uint32_t to, const CUtensorMap& 
       : "memory");
 }
 
+// Copies neighbouring bytes, a multiple of 16, to the same place in both CTAs of a cluster, and tells the barrier of each.
+__device__ __forceinline__ void copy_to_both(std::uint32_t to, const void* from, std::uint32_t bytes,
+                                             std::uint32_t barrier) {
+  constexpr std::uint16_t kBoth = 0b11;
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(
+          to),
+      "l"(from), "r"(bytes), "r"(barrier), "h"(kBoth)
+      : "memory");
+}
+
 // A box of shared memory to the matrix at (column, row); what is beyond its edges is left out. A thread's copies are done in
 // groups, which it commits.
 __device__ __forceinline__ void write_box(const CUtensorMap& map, int column, int row, std::uint32_t from) {
