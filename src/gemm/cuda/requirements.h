@@ -109,26 +109,41 @@ inline std::string few_tokens_to_round_for(const Problem& p) {
                      kFloatWSm90RoundedTokens);
 }
 
-// Every multiprocessor copies x whole before a decode kernel's first product. From so many values on that takes longer than
-// what other kernels lose. These rules are of times on an H100.
-inline constexpr std::int64_t kMuchX = 1 << 16;
+// Every multiprocessor copies x whole for a decode kernel's first products. Where x is large, or short rows leave its warps
+// little to do for so many tokens, other kernels lose less. These rules are of times on an H200.
+inline constexpr std::int64_t kMuchX = 11 << 13, kShortRow = 1024;
 inline constexpr std::int64_t kTokensOfOneProduct = 8;
 
 // (Plain words, which take no time to put together: a decoding model asks for them at every product.)
 inline constexpr const char* kMuchXIsCopied =
     "x is copied whole first, which takes longer than reading it along with the weights";
+inline constexpr const char* kRowsAreShort = "rows are too short for so many tokens";
 
-inline std::string much_x_for_bytes(const Problem& p) {
-  return p.M <= kTokensOfOneProduct && p.M * p.K < kMuchX ? "" : kMuchXIsCopied;
+// Whether the small tiles of the kernels for 8.0 and more, of which a multiprocessor has four at a time, are nearly as many.
+inline bool small_tiles_fill_the_gpu(const Problem& p) {
+  constexpr std::int64_t kChannels = 32, kAtATime = 4;
+  const auto gpu = cuda::gpu(p.device);
+  if (!gpu.ok()) return false;
+  const std::int64_t tiles = (p.N + kChannels - 1) / kChannels, sms = (*gpu)->num_sms;
+  return tiles > (kAtATime - 1) * sms && tiles <= kAtATime * sms;
 }
 
-// With short groups, and their scales in 16 bits, other kernels take longer than that.
+inline std::string much_x_for_bytes(const Problem& p) {
+  if (p.M * p.K > kMuchX) return kMuchXIsCopied;
+  if (p.M <= kTokensOfOneProduct) return {};
+  if (p.K < kShortRow) return kRowsAreShort;
+  // Only with one scale a channel do CTAs copy x for each other (decode_pairs.cuh).
+  if (p.format.group_size > 0 || !p.format.symmetric) return kMuchXIsCopied;
+  return small_tiles_fill_the_gpu(p) ? "small tiles are just as many as multiprocessors take at a time" : "";
+}
+
 inline std::string much_x_for_nibbles(const Problem& p) {
-  return p.M <= kTokensOfOneProduct || has_short_groups(p) ? "" : kMuchXIsCopied;
+  return p.M <= kTokensOfOneProduct || p.K >= kShortRow ? "" : kRowsAreShort;
 }
 
 inline std::string much_s8_x(const Problem& p) {
-  const bool little = p.M <= kTokensOfOneProduct || p.M * p.K <= kMuchX;
+  constexpr std::int64_t kMuchS8X = 1 << 17;
+  const bool little = p.M <= kTokensOfOneProduct || p.M * p.K < kMuchS8X;
   return little || !cuda::refusal(p.device, kHopper).empty() ? "" : kMuchXIsCopied;
 }
 
