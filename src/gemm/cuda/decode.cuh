@@ -225,7 +225,7 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1
       sm90::cluster_wait_begun();
       ask_for_pieces<Kind>(a, shared, memory, static_cast<int>(lane));
     }
-    sm90::meet(0, Kind::kThreads);
+    sm90::meet(kXIsThere, Kind::kThreads);
     const std::int64_t begun = Kind::kStartsNextLate ? clock64() : 0;
     add_up<Kind>(a, shared, memory, lane, first, step, tiles);
     if constexpr (Kind::kStartsNextLate) {
@@ -257,7 +257,7 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1
     copy_x<Kind>(a, memory + shared.x, [] {});
     fill_rest();
   }
-  sm90::meet(0, Kind::kThreads);
+  sm90::meet(kXIsThere, Kind::kThreads);
   if constexpr (Kind::kPairs) fill_rest();
 
   // The tokens past the last are it again; their sums are not stored.

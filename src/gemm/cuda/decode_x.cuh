@@ -64,7 +64,7 @@ __device__ __forceinline__ void copy_x(const DecodeArguments& a, std::uint8_t* t
     copy_chunks<Kind, 8 * Kind::kTokenTiles>(a, to, chunks, whole, meanwhile);
   }
   if (row_bytes % 16 == 0) return;
-  sm90::meet(1, Kind::kMultiplying);  // the zeros are there
+  sm90::meet(kXIsMade, Kind::kMultiplying);  // the zeros are there
   if (static_cast<int>(threadIdx.x) < a.M) {
     const int token = static_cast<int>(threadIdx.x);
     const std::uint8_t* from = static_cast<const std::uint8_t*>(a.x) + token * a.x_stride + whole * 16;
@@ -114,7 +114,7 @@ __device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_
     }
   }
   meanwhile();
-  sm90::meet(1, Kind::kMultiplying);
+  sm90::meet(kXIsMade, Kind::kMultiplying);
 #pragma unroll
   for (int i = 0; i < kQuantizedVectors; ++i) {
     if (i * threads >= all) break;
@@ -130,7 +130,7 @@ __device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_
       atomicMax(&largest[token], magnitude);
     }
   }
-  sm90::meet(1, Kind::kMultiplying);
+  sm90::meet(kXIsMade, Kind::kMultiplying);
   if (static_cast<int>(threadIdx.x) < a.M) {
     const unsigned bits = largest[threadIdx.x];
     const bool finite = bits < Element::kInfinity;
@@ -138,7 +138,7 @@ __device__ __forceinline__ void quantize_x(const DecodeArguments& a, std::uint8_
     scales[threadIdx.x] = scale;
     reciprocals[threadIdx.x] = exact::div(1.0f, scale);
   }
-  sm90::meet(1, Kind::kMultiplying);
+  sm90::meet(kXIsMade, Kind::kMultiplying);
 #pragma unroll
   for (int i = 0; i < kQuantizedVectors; ++i) {
     const int at = static_cast<int>(threadIdx.x) + i * threads, token = token_of(at);
