@@ -148,17 +148,12 @@ inline std::string much_s8_x(const Problem& p) {
 }
 
 // The kernels for 8.0 and more have tiles of 16 tokens by 32 channels, several a multiprocessor; Hopper's 32 by 128, which
-// read less of x, but begin and end more slowly. kLongestRow: K up to which that holds for 16 tokens; not for many weights
-// in groups, in long rows.
-inline constexpr std::int64_t kLongRow = 8192;
-template <std::int64_t kLongestRow>
-std::string small_tiles_do_better(const Problem& p) {
-  constexpr std::int64_t kFewWeights = 1 << 24, kManyWeights = 3 << 24;
-  const std::int64_t weights = p.N * p.K;
-  const bool groups = p.format.groups(p.K) > 1;
-  const bool few_of_16 = p.K <= kLongestRow && !(groups && p.K >= kLongRow && weights >= kManyWeights);
-  const bool few = (p.M <= 16 && few_of_16) || (p.M <= 32 && p.K <= kLongRow && weights <= kFewWeights && !groups);
-  return few && std::max(p.N, p.K) <= kFloatWSm80MaxSide ? "for so few tokens smaller tiles do better" : "";
+// read less of x, but begin and end more slowly.
+inline std::string small_tiles_do_better(const Problem& p) {
+  constexpr std::int64_t kLongRow = 8192, kFewWeights = 1 << 24;
+  const bool few_weights = p.N * p.K <= kFewWeights && p.format.groups(p.K) <= 1;
+  const bool few = p.K < kLongRow && (p.M <= 16 || (p.M <= 32 && few_weights));
+  return few && p.N <= kFloatWSm80MaxSide ? "for so few tokens smaller tiles do better" : "";
 }
 
 }  // namespace octavo
