@@ -82,22 +82,25 @@ TEST(KernelTableOnCuda, RowsLeaveFewTokensToThoseThatAreFasterThere) {
     return false;
   };
   if (kernel_table().back().device != DeviceType::kCuda) GTEST_SKIP() << "this build has no CUDA kernels";
-  const WeightFormat channels = {8, true, kPerChannel}, groups_of_128 = {4, true, 128}, groups_of_32 = {4, true, 32};
-  EXPECT_FALSE(yields("cuda_float_w8_decode", 8, 4096, 4096, channels));
-  EXPECT_TRUE(yields("cuda_float_w8_decode", 9, 4096, 4096, channels));
-  EXPECT_TRUE(yields("cuda_float_w8_decode", 8, 4096, 8192, channels));
-  EXPECT_FALSE(yields("cuda_float_w4_decode", 8, 4096, 8192, groups_of_128));
-  EXPECT_TRUE(yields("cuda_float_w4_decode", 9, 4096, 8192, groups_of_128));
-  EXPECT_FALSE(yields("cuda_float_w4_decode", 16, 4096, 4096, groups_of_32));
-  EXPECT_TRUE(yields("cuda_float_w8_sm90", 16, 28672, 8192, channels));
-  EXPECT_FALSE(yields("cuda_float_w8_sm90", 16, 4096, 11008, channels));
-  EXPECT_TRUE(yields("cuda_float_w4_sm90", 16, 4096, 11008, groups_of_128));
+  const WeightFormat channels = {8, true, kPerChannel}, bytes = {8, true, 128}, nibbles = {4, true, 128};
+  EXPECT_FALSE(yields("cuda_float_w8_decode", 16, 4096, 4096, channels));
+  EXPECT_FALSE(yields("cuda_float_w8_decode", 8, 4096, 11008, channels));
+  EXPECT_TRUE(yields("cuda_float_w8_decode", 8, 4096, 11520, channels));
+  EXPECT_TRUE(yields("cuda_float_w8_decode", 16, 5120, 5888, channels));
+  EXPECT_FALSE(yields("cuda_float_w8_decode", 8, 1536, 576, channels));
+  EXPECT_TRUE(yields("cuda_float_w8_decode", 9, 1536, 576, channels));
+  EXPECT_FALSE(yields("cuda_float_w8_decode", 8, 4096, 4096, bytes));
+  EXPECT_TRUE(yields("cuda_float_w8_decode", 9, 4096, 4096, bytes));
+  EXPECT_FALSE(yields("cuda_float_w4_decode", 16, 4096, 4096, nibbles));
+  EXPECT_FALSE(yields("cuda_float_w4_decode", 8, 1536, 576, nibbles));
+  EXPECT_TRUE(yields("cuda_float_w4_decode", 9, 1536, 576, nibbles));
+  EXPECT_TRUE(yields("cuda_float_w8_sm90", 16, 14336, 4096, channels));
+  EXPECT_FALSE(yields("cuda_float_w8_sm90", 16, 4096, 8192, channels));
+  EXPECT_TRUE(yields("cuda_float_w4_sm90", 16, 4096, 5120, nibbles));
+  EXPECT_FALSE(yields("cuda_float_w4_sm90", 16, 4096, 8192, nibbles));
   EXPECT_TRUE(yields("cuda_float_w8_sm90", 32, 4096, 4096, channels));
   EXPECT_FALSE(yields("cuda_float_w8_sm90", 32, 11008, 4096, channels));
-  EXPECT_TRUE(yields("cuda_float_w4_sm90", 16, 4096, 11008, groups_of_32));
-  EXPECT_FALSE(yields("cuda_float_w4_sm90", 16, 8192, 8192, groups_of_32));
-  EXPECT_FALSE(yields("cuda_float_w4_sm90", 32, 4096, 4096, groups_of_128));
-  EXPECT_FALSE(yields("cuda_float_w4_sm90", 32, 4096, 4096, groups_of_32));
+  EXPECT_FALSE(yields("cuda_float_w4_sm90", 32, 4096, 4096, nibbles));
 }
 
 // Scales of 16 bits: which linear() on CUDA takes, and what it says of others.
