@@ -123,6 +123,29 @@ TEST_F(CudaLinear, FewTokensWithShortGroups) {
   }
 }
 
+// The longest rows of few tokens that the decode kernel takes, and some longer ones.
+TEST_F(CudaLinear, FewTokensOfTheLongestRows) {
+  Case c;
+  c.N = 17;
+  c.bits = 4;
+  c.packed = true;
+  int turn = 0;
+  for (const auto& [M, longest] : {std::pair{1, 90624}, {2, 42496}, {3, 28160}, {4, 20992}}) {
+    for (const std::int64_t group : {32, 64}) {
+      for (std::int64_t K = longest - 2048; K <= longest + 512; K += 512) {
+        c.M = M;
+        c.K = K;
+        c.group = group;
+        c.symmetric = turn % 3 != 0;
+        c.x = c.y = turn % 2 == 0 ? DType::kFloat16 : DType::kBFloat16;
+        ++turn;
+        check(c);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
 // Few tokens where some CTAs of the decode kernel have a tile more than others, which stay for them while the next kernel
 // starts: on 132 SMs nine or ten tiles, of five rounds.
 TEST_F(CudaLinear, FewTokensOfUnevenTiles) {

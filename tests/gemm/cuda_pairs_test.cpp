@@ -8,8 +8,8 @@ namespace {
 using test::CudaLinear;
 using test::kGpu;
 
-// One piece of x, pieces that end within a block or within sixteen bytes, whole ones, all numbers of tokens; and rows that
-// are an odd number of tiles, which no pairs have.
+// One piece of x and several, pieces that end within a block or within sixteen bytes, whole ones, tiles of fewer blocks than
+// there are warps, one token and many; and an odd number of CTAs, which no pairs are.
 TEST_F(CudaLinear, FewTokensInPairs) {
   struct Shape {
     std::int64_t M, N, K;
@@ -17,9 +17,11 @@ TEST_F(CudaLinear, FewTokensInPairs) {
   };
   const std::int64_t all = 16 * (*cuda::gpu(kGpu))->num_sms;  // a tile for each multiprocessor
   const Shape shapes[] = {
-      {16, 32, 4096},      {16, 24, 4100, 4, 12},  {9, 17, 6657, 7, 15}, {8, 32, 8192},        {8, 40, 8192},  // three tiles
-      {5, 64, 12000},      {3, 30, 20001, 7, 15},  {2, 32, 32776, 0, 8}, {1, 32, 65529, 7, 7}, {16, all - 5, 4096},
-      {8, all + 16, 7168}, {4, 5 * all - 8, 3600},
+      {16, 32, 4096},         {16, 24, 4100, 4, 12},   {9, 17, 6657, 7, 15},
+      {8, 32, 8192},          {8, 40, 8192},  // three CTAs
+      {5, 64, 12000},         {3, 30, 20001, 7, 15},   {2, 32, 32776, 0, 8},
+      {1, 32, 65529, 7, 7},   {16, all - 5, 4096},     {8, all + 16, 7168},
+      {4, 5 * all - 8, 3600}, {16, 2 * all - 8, 2048}, {9, 10 * all - 8, 1600},
   };
   int turn = 0;
   for (const Shape& shape : shapes) {

@@ -285,7 +285,7 @@ TEST_F(CudaScaledMm, ShapesOfModels) {
   check(awkward(300, 4100, 4101, dice));
 }
 
-// Few tokens of much x, which the decode kernel copies for two CTAs at once. Not for three tiles, the last.
+// Few tokens of much x, which the decode kernel copies for two CTAs at once. Not for three, the last.
 TEST_F(CudaScaledMm, FewTokensInPairs) {
   struct Shape {
     std::int64_t M, N, K;

@@ -8,8 +8,7 @@
 //   ring of a warp     | block | block | …    copied by one of its threads (TMA), read by the warp that asked for them: no
 //                                             warp waits for another before the end of a tile
 //   x                  | token | token | …    all of K, copied once a CTA, or for two (decode_pairs.cuh), or split into
-//   digits
-//                                             (decode_digits.cuh)
+//                                             digits (decode_digits.cuh)
 //   sums               | warp 0 | warp 1 | …  of a tile, added in this order by a ninth warp, which scales, rounds and
 //                                             stores, while the others go on with the next tile
 //
@@ -250,7 +249,7 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1
   } else if constexpr (Kind::kQuantizes) {
     quantize_x<Kind>(a, memory + shared.x, scales, fill_rest);
   } else if constexpr (Kind::kPairs) {
-    // copied by the ninth warp
+    // the ninth warp has asked for it
   } else if constexpr (Kind::kFlush == 0) {
     copy_x<Kind>(a, memory + shared.x, fill_rest);
   } else {  // where asking takes long, for parameters too

@@ -17,7 +17,8 @@ inline constexpr int kBoxBytes = kChannels * kBoxRow;
 inline constexpr int kBoxes = 2;  // of a block, which is copied at once
 inline constexpr int kBlockBytes = kBoxes * kBoxBytes;
 
-// Barriers (bar) of the warps that multiply, while they make x, and of all, when it is there.
+// Barriers (bar) of the warps that multiply, while they make x, and of all, when it is there; of pairs, when it has been
+// asked for.
 inline constexpr int kXIsMade = 1, kXIsThere = 2;
 
 // DecodeArguments::next_before: at once, and when the kernel has waited for the one in front.

@@ -17,7 +17,8 @@ inline int flush_of(const WeightFormat& format) {
   return format.group_size % 64 == 0 ? 2 : 1;
 }
 
-// Whether shared memory holds all of x beside a small ring.
+// Whether shared memory holds all of x beside a small ring, whatever kind is launched: with zeros, where that may have
+// several columns a token.
 template <class X, int kBits>
 bool fits(std::int64_t M, std::int64_t K, const WeightFormat& format) {
   if (M < 1 || M > kMaxTokens || K < 1 || K > kMaxShared || format.group_size > kMaxGroup) return false;
@@ -26,13 +27,16 @@ bool fits(std::int64_t M, std::int64_t K, const WeightFormat& format) {
   a.K = static_cast<int>(K);
   static const std::uint8_t zero_point = 0;
   if (!format.symmetric) a.groups.zero_point = &zero_point;
-  const auto fits_as = [&]<class Kind>(Kind /*kind*/) { return Shared<Kind>(planned<Kind>(a, 1)).bytes <= kMaxShared; };
+  const auto fits_as = [&]<class Kind>(Kind /*kind*/, int zero_bytes = 0) {
+    return Shared<Kind>(planned<Kind>(a, 1)).bytes + zero_bytes <= kMaxShared;
+  };
   if constexpr (sizeof(X) == 1) {
     return fits_as(Kind<X, kBits, 0, 1>());
   } else {
     const int flush = flush_of(format);
     if (flush == 4) return fits_as(Kind<X, kBits, 4, 2>());
-    return flush == 2 ? fits_as(Kind<X, kBits, 2, 2>()) : fits_as(Kind<X, kBits, 1, 2>());
+    constexpr int kZeroBytes = Kind<X, kBits, 1, 1, X, 2>::kZeroBytes;
+    return flush == 2 ? fits_as(Kind<X, kBits, 2, 2>(), kZeroBytes) : fits_as(Kind<X, kBits, 1, 2>(), kZeroBytes);
   }
 }
 

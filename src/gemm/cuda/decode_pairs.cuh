@@ -1,10 +1,10 @@
 // x by the copy engine, for two CTAs at once. See decode.cuh.
 //
 // Of many tokens every CTA reads as much x from the second-level cache as weights, and that cache has not the speed for
-// both. So CTAs come in pairs, clusters of two. Each asks for every second piece of x, which the cache then sends to both.
-// Pieces come in order, and each has a barrier of its own: warps multiply the first ones while the last are on their way.
-// (The copy engine takes what it is asked for in turn, so that x waits behind weights. Where there is little x, threads are
-// faster.)
+// both. So CTAs come in pairs, clusters of two. Each asks for x of every second token, which the cache then sends to both. x
+// comes in pieces, some blocks of all tokens, in order and with a barrier each: warps multiply the first ones while the last
+// are on their way. (The copy engine takes what it is asked for in turn, so that x waits behind weights. Where there is
+// little x, threads are faster.)
 #pragma once
 
 #include <cstdint>
@@ -21,15 +21,18 @@ __device__ __forceinline__ void begin_pieces(const DecodeArguments& a, const Sha
                                              int lane) {
   const std::uint32_t barriers = ptx::shared_address(memory) + shared.x_barriers;
   for (int i = lane; i < Kind::pieces(a.blocks); i += 32) sm90::barrier_init(barriers + i * 8, 1);
-  const int whole = a.K * static_cast<int>(sizeof(typename Kind::X)) / 16, chunks = a.blocks * Kind::kBlockBytesOfX / 16;
+  const int row_bytes = a.K * static_cast<int>(sizeof(typename Kind::X)), all_bytes = a.blocks * Kind::kBlockBytesOfX;
   for (int m = 0; m < a.M; ++m) {
     std::uint8_t* token = memory + shared.x + m * Kind::x_pitch(a.blocks);
-    for (int i = whole + lane; i < chunks; i += 32) *reinterpret_cast<uint4*>(token + i * 16) = {0, 0, 0, 0};
+    for (int i = row_bytes / 16 * 16 + lane * 16; i < all_bytes; i += 32 * 16) {
+      *reinterpret_cast<uint4*>(token + i) = {0, 0, 0, 0};
+    }
   }
+  __syncwarp();
 }
 
-// Asks for the CTA's share of pieces, by one warp, when both CTAs have begun. A CTA stays until it has multiplied them all,
-// so that it is still there when the last has come.
+// Asks for the CTA's share of all pieces, by one warp, when both CTAs have begun. A CTA stays until it has multiplied them
+// all, so that it is still there when the last has come.
 template <class Kind>
 __device__ __forceinline__ void ask_for_pieces(const DecodeArguments& a, const Shared<Kind>& shared, std::uint8_t* memory,
                                                int lane) {

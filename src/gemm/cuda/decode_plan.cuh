@@ -63,29 +63,33 @@ struct Plan {
 
 inline constexpr int kManyRounds = 10;
 
-// When the next kernel starts, DecodeArguments::next_before. If it would when all of ours is on its way, it would only keep
-// x waiting; and so it does with one token in few rounds, where x takes longest, unless it is quantized. (One token's digits
-// in two rounds are multiplied so soon that starting early gains more.) It starts late (decode.cuh) with weights in groups,
-// not in few rounds of blocks, of which it would wait for too many, nor in many, nor where x is quick. If it is a small one,
-// which only lets the product behind it start, also in many rounds, and earlier: in fewer than eight or so that is at once.
+// When the next kernel starts, DecodeArguments::next_before, of a CTA that stands beside another. All measured:
+// - late (decode.cuh) with weights in groups; not in few rounds of blocks, of which it would wait for too many, nor in many,
+//   nor where x is quick. If it is a small one, which only lets the product behind it start, also in many rounds, and
+//   earlier: in fewer than eight or so that is at once.
+// - when ours has waited, where a ring holds all, so that the next one's weights would only keep x waiting; and with one
+// token
+//   in few rounds, where x takes longest, unless it is quantized. But for quick_digits, which are multiplied so soon that
+//   starting early gains more.
+// - else at once.
 template <class Kind>
-int next_before(const DecodeArguments& p, const Work<Kind>& work, bool soon, bool small_kernel_next) {
+int next_before(const DecodeArguments& p, const Work<Kind>& work, bool quick_digits, bool small_kernel_next) {
   constexpr int kBlocksLeftOfSmall = 28;
-  const int blocks_left = p.M > 2 ? 4 : 9;
+  const int blocks_left = p.M > 2 ? 4 : 9;  // in which the next one starts, and x of more tokens takes longer
   if (Kind::kStartsNextLate && !work.few && !work.x_is_quick && (small_kernel_next || work.rounds <= kManyRounds)) {
     return small_kernel_next ? kBlocksLeftOfSmall : blocks_left;
   }
   const bool x_takes_longest = work.few && p.M == 1 && !Kind::kQuantizes;
-  return soon || (p.stages < work.rounds && !x_takes_longest) ? kNextAtOnce : kNextAfterWait;
+  return quick_digits || (p.stages < work.rounds && !x_takes_longest) ? kNextAtOnce : kNextAfterWait;
 }
 
-// How many stages a ring asks for before x, which waits behind them. Where a CTA has its multiprocessor alone, or little
-// else to wait for, that is not all; of weights in groups, which take the longest, one.
+// How many stages a ring asks for before x, which waits behind them; all measured. Of weights in groups one, where a CTA has
+// its multiprocessor alone or little else to wait for. Of others not all in long runs, in few rounds, and in pairs.
 template <class Kind>
-int early_stages(const DecodeArguments& p, const Work<Kind>& work, bool alone, bool soon) {
+int early_stages(const DecodeArguments& p, const Work<Kind>& work, bool alone, bool quick_digits) {
   if (Kind::kFlush > 0) {
     const int few_tokens = Kind::kFlush < 4 ? 1 : Kind::kSplits ? 2 : 3;
-    const bool two_rounds = p.stages == 2 && work.rounds == 2 && p.M <= few_tokens && !soon;
+    const bool two_rounds = p.stages == 2 && work.rounds == 2 && p.M <= few_tokens && !quick_digits;
     const bool three_rounds = work.rounds == 3 && p.M > 1, many_rounds = work.rounds > kManyRounds;
     return alone || work.x_is_quick || two_rounds || (!Kind::kSplits && (three_rounds || many_rounds)) ? 1 : p.stages;
   }
@@ -115,9 +119,10 @@ Plan plan_of(const DecodeArguments& d, int sms, bool small_kernel_next) {
   // What a CTA does not need it asks for too, so that no third one comes, and CTAs of one kernel are spread evenly.
   const int bytes = std::max(Shared<Kind>(p).bytes, alone ? kSharedOfTwo + 1024 : kMoreThanAThird);
 
-  const bool soon = Kind::kSplits && Kind::kFlush == 4 && d.M == 1 && !alone && p.stages == 2 && work.rounds == 2;
-  p.next_before = alone ? kNextAtOnce : next_before(p, work, soon, small_kernel_next);
-  p.early_stages = early_stages(p, work, alone, soon);
+  // One token's digits in a ring of two rounds.
+  const bool quick_digits = Kind::kSplits && Kind::kFlush == 4 && d.M == 1 && !alone && p.stages == 2 && work.rounds == 2;
+  p.next_before = alone ? kNextAtOnce : next_before(p, work, quick_digits, small_kernel_next);
+  p.early_stages = early_stages(p, work, alone, quick_digits);
   const int grid = grid_of(d, sms);
   p.tiles = tiles_of(d) / grid;
   p.with_one_more = tiles_of(d) % grid;

@@ -118,12 +118,14 @@ inline constexpr std::int64_t kTokensOfOneProduct = 8;
 inline constexpr const char* kMuchXIsCopied =
     "x is copied whole first, which takes longer than reading it along with the weights";
 inline constexpr const char* kRowsAreShort = "rows are too short for so many tokens";
+inline constexpr const char* kMoreTakeSmallTiles = "smaller tiles do better with more tokens than one product has";
 
-// Whether the small tiles of the kernels for 8.0 and more, of which a multiprocessor has four at a time, are nearly as many.
+// Whether the small tiles of the kernels for 8.0 and more are nearly as many as all multiprocessors have at a time, which is
+// four each.
 inline bool small_tiles_fill_the_gpu(const Problem& p) {
   constexpr std::int64_t kChannels = 32, kAtATime = 4;
   const auto gpu = cuda::gpu(p.device);
-  if (!gpu.ok()) return false;
+  if (p.device.type != DeviceType::kCuda || !gpu.ok()) return false;
   const std::int64_t tiles = (p.N + kChannels - 1) / kChannels, sms = (*gpu)->num_sms;
   return tiles > (kAtATime - 1) * sms && tiles <= kAtATime * sms;
 }
@@ -133,8 +135,8 @@ inline std::string much_x_for_bytes(const Problem& p) {
   if (p.M <= kTokensOfOneProduct) return {};
   if (p.K < kShortRow) return kRowsAreShort;
   // Only with one scale a channel do CTAs copy x for each other (decode_pairs.cuh).
-  if (p.format.group_size > 0 || !p.format.symmetric) return kMuchXIsCopied;
-  return small_tiles_fill_the_gpu(p) ? "small tiles are just as many as multiprocessors take at a time" : "";
+  const bool in_pairs = p.format.group_size <= 0 && p.format.symmetric;
+  return in_pairs && !small_tiles_fill_the_gpu(p) ? "" : kMoreTakeSmallTiles;
 }
 
 inline std::string much_x_for_nibbles(const Problem& p) {
