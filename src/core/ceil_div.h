@@ -1,8 +1,13 @@
 // a / b, rounded up.
 #pragma once
 
+#include <type_traits>
+
 namespace octavo {
 
-constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+template <class Int>
+constexpr Int ceil_div(Int a, std::type_identity_t<Int> b) {
+  return (a + b - 1) / b;
+}
 
 }  // namespace octavo

@@ -120,6 +120,13 @@ class CudaLinear : public testing::Test {
     check_short_scales(c, a, w);
   }
 
+  // The same by turns with y in float32 or of x's type, and with a bias or none.
+  void check_by_turns(LinearCase c) {
+    c.y = cases_ % 4 == 0 ? DType::kFloat32 : c.x;
+    c.bias = cases_ % 3 == 0 ? std::optional(c.y) : std::nullopt;
+    check(c);
+  }
+
   // Whether a row takes a product, and soon enough.
   static bool takes(const Kernel& row, const Arguments& a) {
     if (!row.refuses(problem_of(Op::kLinear, a)).empty()) return false;

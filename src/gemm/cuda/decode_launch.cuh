@@ -49,6 +49,8 @@ bool together(const Weight& w, const Groups& groups) {
          (groups.zero_point == nullptr || alignment_of(w.zero_point) >= 4);
 }
 
+inline int sms_of(const Arguments& a) { return (*cuda::gpu(a.x.device))->num_sms; }
+
 template <class Kind>
 void launch_plan(const Arguments& a, const Plan& plan) {
   CUtensorMap w = {};
@@ -64,15 +66,14 @@ void launch_plan(const Arguments& a, const Plan& plan) {
 template <class Kind>
 void launch_kind(const Arguments& a, DecodeArguments d) {
   if constexpr (Kind::kFlush > 0) d.groups.together = together<Kind>(a.w, d.groups);
-  launch_plan<Kind>(a, plan_of<Kind>(d, (*cuda::gpu(a.x.device))->num_sms, a.small_kernel_next));
+  launch_plan<Kind>(a, plan_of<Kind>(d, sms_of(a), a.small_kernel_next));
 }
 
 template <class X, int kBits, int kFlush, int kTokenTiles, class Source, class Scale>
 void launch_tiles(const Arguments& a, const DecodeArguments& d) {
   if constexpr (kBits == 8 && kFlush == 0 && std::is_same_v<X, Source>) {
     using Pairs = Kind<X, kBits, kFlush, kTokenTiles, Source, 1, Scale, true>;
-    const Plan plan = plan_of<Pairs>(d, (*cuda::gpu(a.x.device))->num_sms, a.small_kernel_next);
-    if (pairs_gain<Pairs>(d, plan)) return launch_plan<Pairs>(a, plan);
+    if (const auto plan = plan_of_pairs<Pairs>(d, sms_of(a), a.small_kernel_next)) return launch_plan<Pairs>(a, *plan);
   }
   launch_kind<Kind<X, kBits, kFlush, kTokenTiles, Source, 1, Scale>>(a, d);
 }
@@ -89,7 +90,7 @@ void launch_columns(const Arguments& a, const DecodeArguments& d) {
   constexpr int kMost = 16 / kBits / kFlush;
   if constexpr (kBits == 4 && kFlush >= 2) {
     using Splits = Kind<Digit, kBits, kFlush, 1, X, 4 / kFlush, Scale>;
-    if (d.M <= 8 / Splits::kTokenColumns && split_gains<Splits>(d, (*cuda::gpu(a.x.device))->num_sms)) {
+    if (d.M <= 8 / Splits::kTokenColumns && split_gains<Splits>(d, sms_of(a))) {
       return launch_kind<Splits>(a, d);
     }
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 
 #include "core/ceil_div.h"
 #include "gemm/cuda/decode_kind.cuh"
@@ -129,12 +130,15 @@ Plan plan_of(const DecodeArguments& d, int sms, bool small_kernel_next) {
   return {p, grid, bytes};
 }
 
-// Whether CTAs gain by being in pairs, Kind::kPairs: where each has its multiprocessor alone, so that no other's weights are
-// in front of its x, and x is large.
+// Of CTAs in pairs, Kind::kPairs, where they gain by that: x is large, and each has its multiprocessor alone, so that no
+// other's weights are in front of its x.
 template <class Kind>
-bool pairs_gain(const DecodeArguments& d, const Plan& plan) {
+std::optional<Plan> plan_of_pairs(const DecodeArguments& d, int sms, bool small_kernel_next) {
   constexpr int kLargeX = 14 << 10;  // in values
-  return plan.alone() && plan.shared_bytes <= kMaxShared && plan.grid % 2 == 0 && d.M * d.K >= kLargeX;
+  if (d.M * d.K < kLargeX) return std::nullopt;
+  const Plan plan = plan_of<Kind>(d, sms, small_kernel_next);
+  const bool gains = plan.alone() && plan.shared_bytes <= kMaxShared && plan.grid % 2 == 0;
+  return gains ? std::optional(plan) : std::nullopt;
 }
 
 }  // namespace octavo::decode

@@ -21,7 +21,6 @@ using T64 = Tile<64, 128, 64, 1, 4, 1, 48 * 1024, 2>;
 using T32 = Tile<32, 64, 128, 1, 2, 2, 48 * 1024, 3>;
 using T16 = Tile<16, 32, 256, 1, 1, 4, 48 * 1024, 3>;
 
-using cuda::tiles_of;
 using Choice = cuda::TileChoice<FloatWArguments>;
 
 // Blocks of which each can have a multiprocessor ask for more than half of its shared memory. Launched early (programmatic
@@ -35,10 +34,10 @@ int shared_bytes(std::int64_t blocks) {
 
 template <class F, bool kAligned>
 void launch_tile(FloatWArguments s, Stream stream) {
-  s.tiles_m = static_cast<unsigned>(tiles_of(s.M, F::kTokens));
-  s.tiles_n = static_cast<unsigned>(tiles_of(s.N, F::kChannels));
+  s.tiles_m = static_cast<unsigned>(ceil_div(s.M, F::kTokens));
+  s.tiles_n = static_cast<unsigned>(ceil_div(s.N, F::kChannels));
   if constexpr (F::kGroups) {
-    s.groups.steps = static_cast<int>(tiles_of(s.groups.size, kUnitK * F::kGroupUnits));
+    s.groups.steps = static_cast<int>(ceil_div(s.groups.size, kUnitK * F::kGroupUnits));
     s.groups.stage_groups = F::kStageSteps / s.groups.steps;
     s.groups.stage_steps = F::kStageSteps % s.groups.steps;
   }

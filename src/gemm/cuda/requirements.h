@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "core/ceil_div.h"
 #include "core/cuda.h"
 #include "core/error.h"
 #include "gemm/cuda/float_w_decode.h"
@@ -125,8 +126,8 @@ inline constexpr const char* kMoreTakeSmallTiles = "smaller tiles do better with
 inline bool small_tiles_fill_the_gpu(const Problem& p) {
   constexpr std::int64_t kChannels = 32, kAtATime = 4;
   const auto gpu = cuda::gpu(p.device);
-  if (p.device.type != DeviceType::kCuda || !gpu.ok()) return false;
-  const std::int64_t tiles = (p.N + kChannels - 1) / kChannels, sms = (*gpu)->num_sms;
+  if (!gpu.ok()) return false;
+  const std::int64_t tiles = ceil_div(p.N, kChannels), sms = (*gpu)->num_sms;
   return tiles > (kAtATime - 1) * sms && tiles <= kAtATime * sms;
 }
 

@@ -287,8 +287,8 @@ using Choice = TileChoice<Params>;
 
 template <class T, bool kAligned>
 void launch_tile(Params p, Stream stream) {
-  p.tiles_m = static_cast<unsigned>(tiles_of(p.M, T::kRows));
-  p.tiles_n = static_cast<unsigned>(tiles_of(p.N, T::kCols));
+  p.tiles_m = static_cast<unsigned>(ceil_div(p.M, T::kRows));
+  p.tiles_n = static_cast<unsigned>(ceil_div(p.N, T::kCols));
   launch(s8_w8<T, kAligned>, p.tiles_m * p.tiles_n, T::kThreads, T::kShared, stream, {}, p);
 }
 

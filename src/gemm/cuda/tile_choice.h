@@ -5,11 +5,10 @@
 #include <cstdint>
 #include <span>
 
+#include "core/ceil_div.h"
 #include "octavo/tensor.h"
 
 namespace octavo::cuda {
-
-inline std::int64_t tiles_of(std::int64_t size, int tile) { return (size + tile - 1) / tile; }
 
 // A size of tile, in rows of x and of w, and the kernel that has it.
 template <class Arguments>
@@ -25,7 +24,7 @@ const TileChoice<Arguments>& choose_tile(std::span<const TileChoice<Arguments>> 
                                          int num_sms) {
   for (const TileChoice<Arguments>& c : choices) {
     const bool filled = c.rows <= 16 || M > c.rows / 2;
-    if (filled && tiles_of(M, c.rows) * tiles_of(N, c.columns) * 10 >= num_sms * 9) return c;
+    if (filled && ceil_div(M, c.rows) * ceil_div(N, c.columns) * 10 >= num_sms * 9) return c;
   }
   return choices.back();
 }
