@@ -37,42 +37,89 @@ namespace octavo::sm90 {
 
 // --- Copying ------------------------------------------------------------------------------------------------------------
 
+// How many stages' weights are asked for before anything else: few, since the first x waits behind them.
 template <class F>
-__device__ __forceinline__ void copy_blocks(const FloatWArguments& a, const FloatWMaps& maps,
-                                            const FloatWShared<F>& shared) {
-  FloatWTiles<F> tiles(a);
-  const auto expect = [&](int stage) { barrier_expect(shared.full + stage * 8, shared.copied_bytes(tiles.x_box())); };
-  const auto copy_x = [&](int stage, int m, int block) {
-    const CUtensorMap& boxes = tiles.narrow() ? maps.narrow_x : maps.x;
+__device__ __forceinline__ int early_stages(const FloatWArguments& a) {
+  return min(a.stages, F::kTokens == 64 ? 3 : 4);
+}
+
+// The barriers that tell of full stages from `begin` to `end`: who copies arrives, and who makes factors.
+template <class F>
+__device__ __forceinline__ void init_full(const FloatWShared<F>& shared, int begin, int end) {
+  for (int stage = begin; stage < end; ++stage)
+    barrier_init(shared.full + stage * 8, F::kChanges > 0 ? 1 + kFactorWarps : 1);
+}
+
+// All other barriers.
+template <class F>
+__device__ __forceinline__ void init_barriers(const FloatWArguments& a, const FloatWShared<F>& shared) {
+  constexpr int kMultipliers = 8;  // warps
+  init_full(shared, early_stages<F>(a), a.stages);
+  for (int stage = 0; stage < a.stages; ++stage) barrier_init(shared.empty + stage * 8, kMultipliers);
+  if (a.cluster > 1) {
+    barrier_init(shared.ready, a.cluster - 1);
+    barrier_init(shared.sums, 1);
+  }
+  barrier_init_fence();
+}
+
+// One thread copies. begin() comes first of all, before other threads are there.
+template <class F>
+class Copier {
+ public:
+  __device__ __forceinline__ Copier(const FloatWArguments& a, const FloatWMaps& maps, const FloatWShared<F>& shared)
+      : a_(a), maps_(maps), shared_(shared), tiles_(a) {}
+
+  __device__ __forceinline__ void begin() {
+    init_full(shared_, 0, early_stages<F>(a_));
+    barrier_init_fence();
+    any_ = tiles_.next(m_, n_);
+    early_ = any_ ? min(tiles_.end() - tiles_.begin(), early_stages<F>(a_)) : 0;
+    if (!a_.constant_w) ptx::wait_for_predecessor();
+    for (int i = 0; i < early_; ++i) {
+      expect(i);
+      copy_w(i, tiles_.begin() + i);
+    }
+  }
+
+  __device__ __forceinline__ void copy() {
+    ptx::wait_for_predecessor();
+    ptx::launch_dependents();
+    Stage stage;
+    for (int i = 0; i < early_; ++i, stage.advance(a_.stages)) copy_x(i, tiles_.begin() + i);
+    for (int first = tiles_.begin() + early_; any_; any_ = tiles_.next(m_, n_), first = tiles_.begin()) {
+      for (int block = first; block < tiles_.end(); ++block, stage.advance(a_.stages)) {
+        barrier_wait(shared_.empty + stage.index * 8, stage.phase ^ 1);
+        expect(stage.index);
+        copy_x(stage.index, block);
+        copy_w(stage.index, block);
+      }
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void expect(int stage) const {
+    barrier_expect(shared_.full + stage * 8, shared_.copied_bytes(tiles_.x_box()));
+  }
+  __device__ __forceinline__ void copy_x(int stage, int block) const {
+    const CUtensorMap& boxes = tiles_.narrow() ? maps_.narrow_x : maps_.x;
 #pragma unroll
     for (int box = 0; box < F::kXBoxes; ++box) {
-      copy_box(shared.x(stage) + box * shared.x_box_bytes, boxes, block * F::kBlockK + box * 64, m, shared.full + stage * 8);
-    }
-  };
-  const auto copy_w = [&](int stage, int n, int block) {
-    copy_box(shared.w(stage), maps.w, block * F::kRowBytes, n, shared.full + stage * 8);
-  };
-  int m = 0, n = 0;
-  bool any = tiles.next(m, n);
-  const int ahead = any ? min(tiles.end() - tiles.begin(), a.stages) : 0;
-  if (!a.constant_w) ptx::wait_for_predecessor();
-  for (int i = 0; i < ahead; ++i) {
-    expect(i);
-    copy_w(i, n, tiles.begin() + i);
-  }
-  ptx::wait_for_predecessor();
-  ptx::launch_dependents();
-  Stage stage;
-  for (int i = 0; i < ahead; ++i, stage.advance(a.stages)) copy_x(i, m, tiles.begin() + i);
-  for (int first = tiles.begin() + ahead; any; any = tiles.next(m, n), first = tiles.begin()) {
-    for (int block = first; block < tiles.end(); ++block, stage.advance(a.stages)) {
-      barrier_wait(shared.empty + stage.index * 8, stage.phase ^ 1);
-      expect(stage.index);
-      copy_x(stage.index, m, block);
-      copy_w(stage.index, n, block);
+      copy_box(shared_.x(stage) + box * shared_.x_box_bytes, boxes, block * F::kBlockK + box * 64, m_,
+               shared_.full + stage * 8);
     }
   }
-}
+  __device__ __forceinline__ void copy_w(int stage, int block) const {
+    copy_box(shared_.w(stage), maps_.w, block * F::kRowBytes, n_, shared_.full + stage * 8);
+  }
+
+  const FloatWArguments& a_;
+  const FloatWMaps& maps_;
+  const FloatWShared<F>& shared_;
+  FloatWTiles<F> tiles_;
+  int m_ = 0, n_ = 0, early_ = 0;
+  bool any_ = false;
+};
 
 // Fills the stages with the factors of groups.
 template <class F, class Maker>
@@ -117,8 +164,7 @@ __device__ __forceinline__ void store_sums(const float (&sums)[F::kTokens / 2], 
   }
 }
 
-// The same where a cluster has divided K: each CTA makes y of a part of the tokens, of which the others send it their sums,
-// to where its ring was.
+// The same where a cluster has divided K: each CTA makes y of a part of the tokens, of which the others send it their sums.
 template <class F, class Out>
 __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, const FloatWShared<F>& shared,
                                                   const float (&sums)[F::kTokens / 2], int tokens, const Out& out,
@@ -127,18 +173,19 @@ __device__ __forceinline__ void store_shared_sums(const FloatWArguments& a, cons
   const int eights = tokens / 8, part = (eights + a.cluster - 1) / a.cluster;
   const int rank = static_cast<int>(cluster_rank()), thread = threadIdx.x;
   const int begin = min(rank * part, eights), end = min(begin + part, eights);
-  meet(kBoth, 256);  // both warpgroups have read the ring
+  constexpr bool kInRing = !FloatWShared<F>::kReceivesApart;
+  if (kInRing) meet(kBoth, 256);  // both warpgroups have read it
   cluster_wait_begun();
   if (thread < a.cluster) {
     if (thread == rank) {
       barrier_expect(shared.sums, (a.cluster - 1) * (end - begin) * kEight);
-    } else {
+    } else if (kInRing) {
       barrier_arrive_in_cluster(in_cta(shared.ready, thread));
     }
   }
-  barrier_wait(shared.ready, 0);
+  if (kInRing) barrier_wait(shared.ready, 0);
   // A part has as many places as the cluster CTAs, in their order.
-  const std::uint32_t mine = shared.ring + thread * 16, of_rank = mine + rank * part * kEight;
+  const std::uint32_t mine = shared.received + thread * 16, of_rank = mine + rank * part * kEight;
   int cta = 0, left = part;
   std::uint32_t to = in_cta(of_rank, 0), barrier = in_cta(shared.sums, 0);
 #pragma unroll
@@ -258,21 +305,18 @@ __global__ void __launch_bounds__(384, 1)
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) std::uint8_t memory[];
   const FloatWShared<F> shared(a, memory);
-  if (threadIdx.x == 0) {
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  constexpr int kCopier = 8;  // the warp of which one thread copies
+  Copier<F> copier(a, maps, shared);
+  const bool copies = warp == kCopier && elected();
+  if (copies) {
+    copier.begin();
+  } else if (warp == 0 && elected()) {
     prefetch_tensor_map(maps.x);
     if (F::kLarge) prefetch_tensor_map(maps.narrow_x);
-    prefetch_tensor_map(maps.w);
     prefetch_tensor_map(maps.y);
     prefetch_tensor_map(maps.y_boxes);
-    for (int stage = 0; stage < a.stages; ++stage) {
-      barrier_init(shared.full + stage * 8, F::kChanges > 0 ? 1 + kFactorWarps : 1);  // who copies, and makes factors
-      barrier_init(shared.empty + stage * 8, 8);                                      // warps that multiply
-    }
-    if (a.cluster > 1) {
-      barrier_init(shared.ready, a.cluster - 1);
-      barrier_init(shared.sums, 1);
-    }
-    barrier_init_fence();
+    init_barriers(a, shared);
   }
   __syncthreads();
   if (a.cluster > 1) cluster_begun();
@@ -281,18 +325,18 @@ __global__ void __launch_bounds__(384, 1)
     multiply_tiles<F>(a, maps, shared);
   } else {
     give_registers<3 * 168 - 2 * F::kRegisters>();
-    if (threadIdx.x == 256) copy_blocks<F>(a, maps, shared);
+    if (copies) copier.copy();
     if constexpr (F::kChanges > 0) {
-      const int warp = static_cast<int>(threadIdx.x) / 32 - 9, lane = static_cast<int>(threadIdx.x) % 32;
-      if (warp >= 0 && warp < kFactorWarps) {
+      const int maker = warp - kCopier - 1, lane = static_cast<int>(threadIdx.x) % 32;
+      if (maker >= 0 && maker < kFactorWarps) {
         constexpr bool kAny = !F::kRounded || F::kHow == HowScaled::kAnyWay;
         if ((kAny && !a.scale.has_16_bits()) || F::kHow == HowScaled::kInTwoParts) {
-          make_factors<F, FactorMaker<F>>(a, shared, warp, lane);
+          make_factors<F, FactorMaker<F>>(a, shared, maker, lane);
         } else {
           const bool in_blocks = fill_blocks<F>(a);
           const auto make = [&](auto zeros) {
-            if (in_blocks) return make_factors<F, ShortFactorMaker<F, zeros.value, true>>(a, shared, warp, lane);
-            make_factors<F, ShortFactorMaker<F, zeros.value, false>>(a, shared, warp, lane);
+            if (in_blocks) return make_factors<F, ShortFactorMaker<F, zeros.value, true>>(a, shared, maker, lane);
+            make_factors<F, ShortFactorMaker<F, zeros.value, false>>(a, shared, maker, lane);
           };
           if (F::kHow != HowScaled::kFused && a.zero_point.data != nullptr) {
             make(std::true_type());

@@ -17,7 +17,7 @@ template <class F>
 void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& tile) {
   using Shared = FloatWShared<F>;
   // Three stages: two that products hold at a time, and one that is filled. Hopper gives a CTA 227 KB.
-  static_assert(F::kAhead == 0 || Shared::bytes({F::kTokens, 0, F::kTokens}, 3) <= 227 * 1024);
+  static_assert(F::kAhead == 0 || Shared::bytes({F::kTokens, 0, F::kTokens}, 3, 4) <= 227 * 1024);
   const cuda::Gpu* gpu = *cuda::gpu(a.x.device);
   s.rounds = tile.rounds;
   s.cluster = tile.cluster;
@@ -30,7 +30,7 @@ void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& til
   s.narrow = tile.narrow_columns > 0 ? columns_of(tile.narrow_tokens) : FloatWColumns{};
   s.wide_columns = ceil_div(s.N, kChannels) - tile.narrow_columns;
   s.stages = 1;
-  while (s.stages < kMaxFloatWStages && Shared::bytes(s.wide, s.stages + 1) <= gpu->max_shared_memory) ++s.stages;
+  while (s.stages < kMaxFloatWStages && Shared::bytes(s.wide, s.stages + 1, s.cluster) <= gpu->max_shared_memory) ++s.stages;
   const int element_bytes = bits_of(a.y.dtype) / 8;
   const std::int64_t w_bytes = row_bytes(a.w.q.dtype, s.K);
   const int line = tile.tokens < 128 ? 128 : 256;  // few tokens wait for memory
@@ -50,7 +50,7 @@ void launch_float_w(const Arguments& a, FloatWArguments s, const FloatWTile& til
   const int tiles = s.wide.in_column * s.wide_columns + s.narrow.in_column * tile.narrow_columns;
   const int ctas = tile.rounds == 0 ? tiles * tile.cluster : gpu->num_sms / tile.cluster * tile.cluster;
   cuda::launch(float_w_kernel<F>, dim3(static_cast<unsigned>(ctas)), dim3(384),
-               static_cast<std::size_t>(Shared::bytes(s.wide, s.stages)), a.stream,
+               static_cast<std::size_t>(Shared::bytes(s.wide, s.stages, s.cluster)), a.stream,
                {.cluster = dim3(static_cast<unsigned>(tile.cluster))}, s, maps);
 }
 

@@ -11,18 +11,24 @@ inline constexpr int kMaxFloatWStages = 16;
 template <class F>
 struct FloatWShared {
   std::uint32_t x_box_bytes, stage_bytes, ring, staging, full, empty;
+  std::uint32_t received;     // the cluster's sums
   std::uint32_t ready, sums;  // barriers: the other CTAs of the cluster take sums, and theirs are there
 
-  // Products read as many rows of x as a tile has tokens, even where a box holds fewer; what they read instead is not
-  // stored. Where a cluster divides K, the ring holds all CTAs' sums of a part of the tile afterwards, parts being rounded
-  // up.
-  __host__ __device__ static constexpr int bytes(const FloatWColumns& wide, int stages) {
-    return ring_bytes(wide, stages) + 2 * F::kPieces * kPieceBytes + 2 * (stages + 1) * 8;
+  // Where a cluster divides K, its CTAs' sums of a part of the tile, parts being rounded up, are received where the ring
+  // was; of few tokens in a place of their own, so that nobody waits for a free one.
+  static constexpr bool kReceivesApart = F::kTokens == 32 || (F::kTokens == 64 && F::kNibbles);
+
+  __host__ __device__ static constexpr int bytes(const FloatWColumns& wide, int stages, int cluster) {
+    return staging_place(wide, stages, cluster) + 2 * F::kPieces * kPieceBytes + 2 * (stages + 1) * 8;
   }
+  __host__ __device__ static constexpr int staging_place(const FloatWColumns& wide, int stages, int cluster) {
+    const int ring = ring_bytes(wide, stages), sums = cluster > 1 ? (wide.tokens + 3 * 8) * kChannels * 4 : 0;
+    return kReceivesApart ? ring + sums : ring < sums ? sums : ring;
+  }
+  // Products read as many rows of x as a tile has tokens, even where a box holds fewer; what they read instead is not
+  // stored.
   __host__ __device__ static constexpr int ring_bytes(const FloatWColumns& wide, int stages) {
-    const int sum_bytes = (wide.tokens + 3 * 8) * kChannels * 4;
-    const int bytes = stages * stage_size(wide.x_box) + slack(wide);
-    return bytes < sum_bytes ? sum_bytes : bytes;
+    return stages * stage_size(wide.x_box) + slack(wide);
   }
   __host__ __device__ static constexpr int stage_size(int x_box) {
     return F::kXBoxes * x_box * 128 + F::kWeightBytes + F::kFactorBytes;
@@ -37,7 +43,8 @@ struct FloatWShared {
     x_box_bytes = a.wide.x_box * 128;
     stage_bytes = stage_size(a.wide.x_box);
     ring = shared_address(memory);
-    staging = ring + ring_bytes(a.wide, a.stages);
+    received = kReceivesApart ? ring + ring_bytes(a.wide, a.stages) : ring;
+    staging = ring + staging_place(a.wide, a.stages, a.cluster);
     full = staging + 2 * F::kPieces * kPieceBytes;
     empty = full + a.stages * 8;
     ready = empty + a.stages * 8;

@@ -52,6 +52,11 @@ class FloatWTiles {
   __device__ bool place(const FloatWColumns& of, int index, int begin, int end, int& m, int& n) {
     const int rows = of.in_column, columns = end - begin, tokens = tokens_of(of);
     if (index >= rows * columns) return false;
+    if (rows == 1) {  // few tokens, which wait for the first weights: without dividing
+      own_ = m = 0;
+      n = (begin + index) * kChannels;
+      return true;
+    }
     const int first = index / (a_.group_m * columns) * a_.group_m;
     const int height = min(rows - first, a_.group_m);
     const int rest = index - first * columns;
