@@ -76,14 +76,15 @@ TEST(KernelTableOnCuda, RowsLeaveFewTokensToThoseThatAreFasterThere) {
   constexpr Device kNone = {DeviceType::kCuda, 1000};
   const auto yields = [](std::string_view name, std::int64_t M, std::int64_t N, std::int64_t K, WeightFormat format) {
     for (const Kernel& kernel : kernel_table()) {
-      if (kernel.name == name)
-        return !kernel.yields({kernel.op, DType::kFloat16, DType::kInt8, format, M, N, K, kNone}).empty();
+      const DType weight = format.num_bits == 4 ? DType::kInt4 : DType::kInt8;
+      if (kernel.name == name) return !kernel.yields({kernel.op, DType::kFloat16, weight, format, M, N, K, kNone}).empty();
     }
     ADD_FAILURE() << name;
     return false;
   };
   if (kernel_table().back().device != DeviceType::kCuda) GTEST_SKIP() << "this build has no CUDA kernels";
   const WeightFormat channels = {8, true, kPerChannel}, bytes = {8, true, 128}, nibbles = {4, true, 128};
+  const WeightFormat nibble_channels = {4, true, kPerChannel}, nibble_zeros = {4, false, kPerChannel};
   EXPECT_FALSE(yields("cuda_float_w8_decode", 16, 4096, 4096, channels));
   EXPECT_FALSE(yields("cuda_float_w8_decode", 8, 4096, 11008, channels));
   EXPECT_TRUE(yields("cuda_float_w8_decode", 8, 4096, 11520, channels));
@@ -91,17 +92,21 @@ TEST(KernelTableOnCuda, RowsLeaveFewTokensToThoseThatAreFasterThere) {
   EXPECT_FALSE(yields("cuda_float_w8_decode", 8, 1536, 576, channels));
   EXPECT_TRUE(yields("cuda_float_w8_decode", 9, 1536, 576, channels));
   EXPECT_FALSE(yields("cuda_float_w8_decode", 8, 4096, 4096, bytes));
-  EXPECT_TRUE(yields("cuda_float_w8_decode", 9, 4096, 4096, bytes));
+  EXPECT_FALSE(yields("cuda_float_w8_decode", 16, 4096, 4096, bytes));
   EXPECT_FALSE(yields("cuda_float_w4_decode", 16, 4096, 4096, nibbles));
+  EXPECT_FALSE(yields("cuda_float_w4_decode", 8, 4096, 4096, nibble_channels));
+  EXPECT_TRUE(yields("cuda_float_w4_decode", 9, 4096, 4096, nibble_channels));
+  EXPECT_FALSE(yields("cuda_float_w4_decode", 9, 4096, 4096, nibble_zeros));
   EXPECT_FALSE(yields("cuda_float_w4_decode", 8, 1536, 576, nibbles));
   EXPECT_TRUE(yields("cuda_float_w4_decode", 9, 1536, 576, nibbles));
   EXPECT_TRUE(yields("cuda_float_w8_sm90", 16, 14336, 4096, channels));
   EXPECT_FALSE(yields("cuda_float_w8_sm90", 16, 4096, 8192, channels));
   EXPECT_TRUE(yields("cuda_float_w4_sm90", 16, 4096, 5120, nibbles));
   EXPECT_FALSE(yields("cuda_float_w4_sm90", 16, 4096, 8192, nibbles));
-  EXPECT_TRUE(yields("cuda_float_w8_sm90", 32, 4096, 4096, channels));
-  EXPECT_FALSE(yields("cuda_float_w8_sm90", 32, 11008, 4096, channels));
-  EXPECT_FALSE(yields("cuda_float_w4_sm90", 32, 4096, 4096, nibbles));
+  EXPECT_TRUE(yields("cuda_float_w4_sm90", 16, 4096, 8192, nibble_channels));
+  EXPECT_FALSE(yields("cuda_float_w4_sm90", 16, 4096, 8192, nibble_zeros));
+  EXPECT_FALSE(yields("cuda_float_w8_sm90", 17, 4096, 4096, channels));
+  EXPECT_FALSE(yields("cuda_float_w4_sm90", 17, 4096, 4096, nibbles));
 }
 
 // Scales of 16 bits: which linear() on CUDA takes, and what it says of others.

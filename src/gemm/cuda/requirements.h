@@ -135,13 +135,16 @@ inline std::string much_x_for_bytes(const Problem& p) {
   if (p.M * p.K > kMuchX) return kMuchXIsCopied;
   if (p.M <= kTokensOfOneProduct) return {};
   if (p.K < kShortRow) return kRowsAreShort;
-  // Only with one scale a channel do CTAs copy x for each other (decode_pairs.cuh).
-  const bool in_pairs = p.format.group_size <= 0 && p.format.symmetric;
-  return in_pairs && !small_tiles_fill_the_gpu(p) ? "" : kMoreTakeSmallTiles;
+  return small_tiles_fill_the_gpu(p) ? kMoreTakeSmallTiles : "";
 }
 
+// Whether all weights of a channel have one scale, and no zero point.
+inline bool only_channels_scaled(const Problem& p) { return p.format.groups(p.K) <= 1 && p.format.symmetric; }
+
 inline std::string much_x_for_nibbles(const Problem& p) {
-  return p.M <= kTokensOfOneProduct || p.K >= kShortRow ? "" : kRowsAreShort;
+  if (p.M <= kTokensOfOneProduct) return {};
+  if (p.K < kShortRow) return kRowsAreShort;
+  return only_channels_scaled(p) ? kMoreTakeSmallTiles : "";
 }
 
 inline std::string much_s8_x(const Problem& p) {
@@ -151,12 +154,12 @@ inline std::string much_s8_x(const Problem& p) {
 }
 
 // The kernels for 8.0 and more have tiles of 16 tokens by 32 channels, several a multiprocessor; Hopper's 32 by 128, which
-// read less of x, but begin and end more slowly.
+// read less of x, but begin and end more slowly. In short rows; where nothing but two nibbles a byte are converted, in all.
 inline std::string small_tiles_do_better(const Problem& p) {
-  constexpr std::int64_t kLongRow = 8192, kFewWeights = 1 << 24;
-  const bool few_weights = p.N * p.K <= kFewWeights && p.format.groups(p.K) <= 1;
-  const bool few = p.K < kLongRow && (p.M <= 16 || (p.M <= 32 && few_weights));
-  return few && p.N <= kFloatWSm80MaxSide ? "for so few tokens smaller tiles do better" : "";
+  constexpr std::int64_t kLongRow = 8192;
+  const bool nibbles_alone = p.weight == DType::kInt4 && only_channels_scaled(p);
+  const bool few = p.M <= 16 && (p.K < kLongRow || nibbles_alone);
+  return few && std::max(p.K, p.N) <= kFloatWSm80MaxSide ? "for so few tokens smaller tiles do better" : "";
 }
 
 }  // namespace octavo
