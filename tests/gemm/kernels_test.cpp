@@ -76,7 +76,8 @@ TEST(KernelTableOnCuda, RowsLeaveFewTokensToThoseThatAreFasterThere) {
   constexpr Device kNone = {DeviceType::kCuda, 1000};
   const auto yields = [](std::string_view name, std::int64_t M, std::int64_t N, std::int64_t K, WeightFormat format) {
     for (const Kernel& kernel : kernel_table()) {
-      const DType weight = format.num_bits == 4 ? DType::kInt4 : DType::kInt8;
+      const DType weight = format.num_bits == 4 ? (format.symmetric ? DType::kInt4 : DType::kUInt4)
+                                                : (format.symmetric ? DType::kInt8 : DType::kUInt8);
       if (kernel.name == name) return !kernel.yields({kernel.op, DType::kFloat16, weight, format, M, N, K, kNone}).empty();
     }
     ADD_FAILURE() << name;
@@ -104,6 +105,8 @@ TEST(KernelTableOnCuda, RowsLeaveFewTokensToThoseThatAreFasterThere) {
   EXPECT_TRUE(yields("cuda_float_w4_sm90", 16, 4096, 5120, nibbles));
   EXPECT_FALSE(yields("cuda_float_w4_sm90", 16, 4096, 8192, nibbles));
   EXPECT_TRUE(yields("cuda_float_w4_sm90", 16, 4096, 8192, nibble_channels));
+  EXPECT_TRUE(yields("cuda_float_w4_sm90", 8, 4096, 14336, nibble_channels));
+  EXPECT_FALSE(yields("cuda_float_w4_sm90", 17, 4096, 4096, nibble_channels));
   EXPECT_FALSE(yields("cuda_float_w4_sm90", 16, 4096, 8192, nibble_zeros));
   EXPECT_FALSE(yields("cuda_float_w8_sm90", 17, 4096, 4096, channels));
   EXPECT_FALSE(yields("cuda_float_w4_sm90", 17, 4096, 4096, nibbles));

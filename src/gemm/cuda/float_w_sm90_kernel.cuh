@@ -15,14 +15,16 @@
 //
 // Conversion hides behind products: a warpgroup has steps of 16 along K under way while it converts the next ones' weights,
 // or the tensor cores turn to the other warpgroup's. Where few tiles would leave SMs idle, in all or in the last round, a
-// cluster of CTAs divides the K of each; they send each other their sums, and add them in the order of the CTAs.
+// cluster of CTAs divides the K of each; they send each other their sums, to where the ring was or behind it, and add them
+// in the order of the CTAs.
 //
 // With groups of kPeriod steps (or a multiple), each period's sums are scaled and added to those of the tile in fp32. Or
 // (kRounded) weights are scaled where they are converted, and rounded to x's type: then nothing interrupts the products.
 // Beside products an instruction of a warp takes five to six cycles, and 64 along K of a tile are hidden by 4 cycles a
 // token: what is done for every stage must be little, that of the two warps with factors too.
 //
-// Weights that the kernel before does not write (constant_w) are asked for before the wait for it.
+// A CTA begins by asking for the first stages' weights, before its threads meet, and if the kernel before does not write
+// them (constant_w) before the wait for it. The barriers of these stages are the copying thread's to initialize.
 #pragma once
 
 #include "core/ptx.cuh"
@@ -37,13 +39,14 @@ namespace octavo::sm90 {
 
 // --- Copying ------------------------------------------------------------------------------------------------------------
 
-// How many stages' weights are asked for before anything else: few, since the first x waits behind them.
+// How many stages' weights are asked for before the first x, which waits behind them. Measured: those of 64 tokens are
+// large.
 template <class F>
 __device__ __forceinline__ int early_stages(const FloatWArguments& a) {
   return min(a.stages, F::kTokens == 64 ? 3 : 4);
 }
 
-// The barriers that tell of full stages from `begin` to `end`: who copies arrives, and who makes factors.
+// The barriers that tell of full stages, of those from `begin` to `end`: who copies arrives, and who makes factors.
 template <class F>
 __device__ __forceinline__ void init_full(const FloatWShared<F>& shared, int begin, int end) {
   for (int stage = begin; stage < end; ++stage)
@@ -63,7 +66,7 @@ __device__ __forceinline__ void init_barriers(const FloatWArguments& a, const Fl
   barrier_init_fence();
 }
 
-// One thread copies. begin() comes first of all, before other threads are there.
+// One thread copies. begin() comes first of all, before the CTA's threads meet.
 template <class F>
 class Copier {
  public:

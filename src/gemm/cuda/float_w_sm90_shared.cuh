@@ -12,10 +12,11 @@ template <class F>
 struct FloatWShared {
   std::uint32_t x_box_bytes, stage_bytes, ring, staging, full, empty;
   std::uint32_t received;     // the cluster's sums
-  std::uint32_t ready, sums;  // barriers: the other CTAs of the cluster take sums, and theirs are there
+  std::uint32_t ready, sums;  // barriers: the other CTAs' rings are free for sums, if they come there; and theirs are here
 
   // Where a cluster divides K, its CTAs' sums of a part of the tile, parts being rounded up, are received where the ring
-  // was; of few tokens in a place of their own, so that nobody waits for a free one.
+  // was; or behind it, so that no CTA waits until another's is free. That takes stages, of which 64 tokens with bytes would
+  // have too few.
   static constexpr bool kReceivesApart = F::kTokens == 32 || (F::kTokens == 64 && F::kNibbles);
 
   __host__ __device__ static constexpr int bytes(const FloatWColumns& wide, int stages, int cluster) {

@@ -111,8 +111,9 @@ inline std::string few_tokens_to_round_for(const Problem& p) {
 }
 
 // Every multiprocessor copies x whole for a decode kernel's first products. Where x is large, or short rows leave its warps
-// little to do for so many tokens, other kernels lose less. These rules are of times on an H200.
-inline constexpr std::int64_t kMuchX = 11 << 13, kShortRow = 1024;
+// little to do for so many tokens, other kernels lose less; and with more tokens than one product has, small tiles do where
+// they fill the GPU, or convert nothing but nibbles of one scale a channel. These rules are of times on an H200.
+inline constexpr std::int64_t kMuchX = 11 << 13, kShortRow = 1024, kLongRow = 8192;
 inline constexpr std::int64_t kTokensOfOneProduct = 8;
 
 // (Plain words, which take no time to put together: a decoding model asks for them at every product.)
@@ -131,17 +132,17 @@ inline bool small_tiles_fill_the_gpu(const Problem& p) {
   return tiles > (kAtATime - 1) * sms && tiles <= kAtATime * sms;
 }
 
-inline std::string much_x_for_bytes(const Problem& p) {
+inline std::string decode_of_bytes_loses(const Problem& p) {
   if (p.M * p.K > kMuchX) return kMuchXIsCopied;
   if (p.M <= kTokensOfOneProduct) return {};
   if (p.K < kShortRow) return kRowsAreShort;
-  return small_tiles_fill_the_gpu(p) ? kMoreTakeSmallTiles : "";
+  return p.K < kLongRow && small_tiles_fill_the_gpu(p) ? kMoreTakeSmallTiles : "";
 }
 
 // Whether all weights of a channel have one scale, and no zero point.
 inline bool only_channels_scaled(const Problem& p) { return p.format.groups(p.K) <= 1 && p.format.symmetric; }
 
-inline std::string much_x_for_nibbles(const Problem& p) {
+inline std::string decode_of_nibbles_loses(const Problem& p) {
   if (p.M <= kTokensOfOneProduct) return {};
   if (p.K < kShortRow) return kRowsAreShort;
   return only_channels_scaled(p) ? kMoreTakeSmallTiles : "";
@@ -154,10 +155,10 @@ inline std::string much_s8_x(const Problem& p) {
 }
 
 // The kernels for 8.0 and more have tiles of 16 tokens by 32 channels, several a multiprocessor; Hopper's 32 by 128, which
-// read less of x, but begin and end more slowly. In short rows; where nothing but two nibbles a byte are converted, in all.
+// read less of x, but begin and end more slowly. Up to 16 tokens small ones do better in rows below 8192; nibbles of one
+// scale a channel, without zero points, in rows of any length.
 inline std::string small_tiles_do_better(const Problem& p) {
-  constexpr std::int64_t kLongRow = 8192;
-  const bool nibbles_alone = p.weight == DType::kInt4 && only_channels_scaled(p);
+  const bool nibbles_alone = bits_of(p.weight) == 4 && only_channels_scaled(p);
   const bool few = p.M <= 16 && (p.K < kLongRow || nibbles_alone);
   return few && std::max(p.K, p.N) <= kFloatWSm80MaxSide ? "for so few tokens smaller tiles do better" : "";
 }
