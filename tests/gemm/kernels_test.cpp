@@ -76,8 +76,7 @@ TEST(KernelTableOnCuda, RowsLeaveFewTokensToThoseThatAreFasterThere) {
   constexpr Device kNone = {DeviceType::kCuda, 1000};
   const auto yields = [](std::string_view name, std::int64_t M, std::int64_t N, std::int64_t K, WeightFormat format) {
     for (const Kernel& kernel : kernel_table()) {
-      const DType weight = format.num_bits == 4 ? (format.symmetric ? DType::kInt4 : DType::kUInt4)
-                                                : (format.symmetric ? DType::kInt8 : DType::kUInt8);
+      const DType weight = storage_dtype(format, format.num_bits == 4);
       if (kernel.name == name) return !kernel.yields({kernel.op, DType::kFloat16, weight, format, M, N, K, kNone}).empty();
     }
     ADD_FAILURE() << name;
