@@ -215,7 +215,13 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1
   if (warp == Kind::kWarps) {
     const unsigned buffers = a.buffers;
     const std::uint32_t barriers = ptx::shared_address(memory) + shared.sums_barriers;
-    if (lane < 2 * buffers) sm90::barrier_init(barriers + lane * 8, lane < buffers ? Kind::kWarps : 1);
+    if (sm90::elected()) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        if (i < 2 * buffers) sm90::barrier_init(barriers + i * 8, i < buffers ? Kind::kWarps : 1);
+      }
+    }
+    __syncwarp();
     if constexpr (Kind::kPairs) begin_pieces<Kind>(a, shared, memory, static_cast<int>(lane));
     sm90::barrier_init_fence();
     if constexpr (Kind::kPairs) sm90::cluster_begun();

@@ -30,7 +30,12 @@ class Asker {
     const int tiles_on = a.by_blocks.divide(Kind::kWarps);
     blocks_on_ = Kind::kWarps - tiles_on * a.blocks;
     skipped_ = tiles_on * channels_on_;
-    if (lane < a.stages) sm90::barrier_init(full_ + lane * 8, Kind::kFlush > 0 ? 1 + 32 : 1);
+    if (sm90::elected()) {  // who initializes all, with one fence: lanes would take turns, with a fence each
+#pragma unroll
+      for (int i = 0; i < kMaxStages; ++i) {
+        if (i < a.stages) sm90::barrier_init(full_ + i * 8, Kind::kFlush > 0 ? 1 + 32 : 1);
+      }
+    }
     sm90::barrier_init_fence();
     __syncwarp();
   }

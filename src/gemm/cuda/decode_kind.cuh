@@ -24,6 +24,8 @@ inline constexpr int kXIsMade = 1, kXIsThere = 2;
 // DecodeArguments::next_before: at once, and when the kernel has waited for the one in front.
 inline constexpr int kNextAtOnce = -1, kNextAfterWait = 0;
 
+inline constexpr int kMaxStages = 4;  // of a ring
+
 // n / divisor for n below 2^31 / divisor.
 struct Divisor {
   unsigned reciprocal;

@@ -20,7 +20,9 @@ template <class Kind>
 __device__ __forceinline__ void begin_pieces(const DecodeArguments& a, const Shared<Kind>& shared, std::uint8_t* memory,
                                              int lane) {
   const std::uint32_t barriers = ptx::shared_address(memory) + shared.x_barriers;
-  for (int i = lane; i < Kind::pieces(a.blocks); i += 32) sm90::barrier_init(barriers + i * 8, 1);
+  if (sm90::elected()) {
+    for (int i = 0; i < Kind::pieces(a.blocks); ++i) sm90::barrier_init(barriers + i * 8, 1);
+  }
   const int row_bytes = a.K * static_cast<int>(sizeof(typename Kind::X)), all_bytes = a.blocks * Kind::kBlockBytesOfX;
   for (int m = 0; m < a.M; ++m) {
     std::uint8_t* token = memory + shared.x + m * Kind::x_pitch(a.blocks);

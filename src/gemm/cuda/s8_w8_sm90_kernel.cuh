@@ -10,8 +10,8 @@
 //    ring    | x box  w box | x box  w box | …      full[s]: the boxes of stage s are in
 //                                                   empty[s]: they have been multiplied
 //
-// Weights that the kernel before does not write (constant_w) are asked for before the wait for it: as many as the ring
-// holds.
+// A CTA begins by asking for the first stages' weights, before its threads meet, and if the kernel before does not write
+// them (constant_w) before the wait for it. The barriers of these stages are the copying thread's to initialize.
 #pragma once
 
 #include "core/ptx.cuh"
@@ -53,6 +53,12 @@ class Tiles {
   // for a box of which much is outside of x. What two tiles have both make, to the same bits.
   __device__ bool next(int& m, int& n) {
     if (index_ >= rows_ * columns_) return false;
+    if (rows_ == 1) {  // few rows, which wait for the first weights: without dividing
+      m = 0;
+      n = index_ * tile_n_;
+      index_ += static_cast<int>(gridDim.x);
+      return true;
+    }
     const int first = index_ / (group_m_ * columns_) * group_m_;
     const int height = min(rows_ - first, group_m_);
     const int rest = index_ - first * columns_;
@@ -118,38 +124,72 @@ __device__ __forceinline__ int blocks_of(const S8W8Arguments& a) { return (a.K +
 
 // --- Copying ------------------------------------------------------------------------------------------------------------
 
+// How many stages' weights are asked for before anything else: few, since the first x waits behind them. Measured.
+__device__ __forceinline__ int early_stages(const S8W8Arguments& a) { return min(a.stages, 8); }
+
+// All barriers but those that tell of these stages, by one thread of each of so many warps.
 template <int kRows, int kColumns>
-__device__ __forceinline__ void copy_tiles(const S8W8Arguments& a, const CUtensorMap& x, const CUtensorMap& w,
-                                           const S8W8Shared<kRows, kColumns>& shared) {
-  const auto copy_x = [&](int stage, int m, int block) {
-    copy_box(shared.x(stage), x, block * kBlockK, m, shared.full + stage * 8);
-  };
-  const auto copy_w = [&](int stage, int n, int block) {
-    copy_box(shared.w(stage), w, block * kBlockK, n, shared.full + stage * 8);
-  };
-  const int blocks = blocks_of(a);
-  Tiles tiles(a, 64 * kRows, kColumns);
-  int m = 0, n = 0;
-  bool any = tiles.next(m, n);
-  const int ahead = any ? min(blocks, a.stages) : 0;
-  if (!a.constant_w) ptx::wait_for_predecessor();
-  for (int block = 0; block < ahead; ++block) {
-    barrier_expect(shared.full + block * 8, shared.stage_bytes);
-    copy_w(block, n, block);
+__device__ __forceinline__ void init_barriers(const S8W8Arguments& a, const S8W8Shared<kRows, kColumns>& shared, int warp,
+                                              int warps) {
+  for (int stage = warp; stage < a.stages; stage += warps) {
+    if (stage >= early_stages(a)) barrier_init(shared.full + stage * 8, 1);
+    barrier_init(shared.empty + stage * 8, kRows);
   }
-  ptx::wait_for_predecessor();
-  ptx::launch_dependents();
-  Stage stage;
-  for (int block = 0; block < ahead; ++block, stage.advance(a.stages)) copy_x(block, m, block);
-  for (int first = ahead; any; any = tiles.next(m, n), first = 0) {
-    for (int block = first; block < blocks; ++block, stage.advance(a.stages)) {
-      barrier_wait(shared.empty + stage.index * 8, stage.phase ^ 1);
-      barrier_expect(shared.full + stage.index * 8, shared.stage_bytes);
-      copy_x(stage.index, m, block);
-      copy_w(stage.index, n, block);
+  barrier_init_fence();
+}
+
+// One thread copies. begin() comes first of all, before other threads are there.
+template <int kRows, int kColumns>
+class S8W8Copier {
+ public:
+  using Shared = S8W8Shared<kRows, kColumns>;
+  __device__ __forceinline__ S8W8Copier(const S8W8Arguments& a, const CUtensorMap& x, const CUtensorMap& w,
+                                        const Shared& shared)
+      : a_(a), x_(x), w_(w), shared_(shared), tiles_(a, 64 * kRows, kColumns) {}
+
+  __device__ __forceinline__ void begin() {
+    for (int stage = 0; stage < early_stages(a_); ++stage) barrier_init(shared_.full + stage * 8, 1);
+    barrier_init_fence();
+    any_ = tiles_.next(m_, n_);
+    early_ = any_ ? min(blocks_of(a_), early_stages(a_)) : 0;
+    if (!a_.constant_w) ptx::wait_for_predecessor();
+    for (int block = 0; block < early_; ++block) {
+      barrier_expect(shared_.full + block * 8, shared_.stage_bytes);
+      copy_w(block, block);
     }
   }
-}
+
+  __device__ __forceinline__ void copy() {
+    const int blocks = blocks_of(a_);
+    ptx::wait_for_predecessor();
+    ptx::launch_dependents();
+    Stage stage;
+    for (int block = 0; block < early_; ++block, stage.advance(a_.stages)) copy_x(block, block);
+    for (int first = early_; any_; any_ = tiles_.next(m_, n_), first = 0) {
+      for (int block = first; block < blocks; ++block, stage.advance(a_.stages)) {
+        barrier_wait(shared_.empty + stage.index * 8, stage.phase ^ 1);
+        barrier_expect(shared_.full + stage.index * 8, shared_.stage_bytes);
+        copy_x(stage.index, block);
+        copy_w(stage.index, block);
+      }
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void copy_x(int stage, int block) const {
+    copy_box(shared_.x(stage), x_, block * kBlockK, m_, shared_.full + stage * 8);
+  }
+  __device__ __forceinline__ void copy_w(int stage, int block) const {
+    copy_box(shared_.w(stage), w_, block * kBlockK, n_, shared_.full + stage * 8);
+  }
+
+  const S8W8Arguments& a_;
+  const CUtensorMap &x_, &w_;
+  const Shared& shared_;
+  Tiles tiles_;
+  int m_ = 0, n_ = 0, early_ = 0;
+  bool any_ = false;
+};
 
 // --- Rounding and storing -----------------------------------------------------------------------------------------------
 
@@ -411,15 +451,18 @@ __global__ void __launch_bounds__(kWarpgroup*(kRows + 1), 1)
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) std::uint8_t memory[];
   const S8W8Shared<kRows, kColumns> shared(a, memory);
-  if (threadIdx.x == 0) {
-    prefetch_tensor_map(x);
-    prefetch_tensor_map(w);
-    prefetch_tensor_map(y);
-    for (int stage = 0; stage < a.stages; ++stage) {
-      barrier_init(shared.full + stage * 8, 1);
-      barrier_init(shared.empty + stage * 8, kRows);
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  constexpr int kCopier = 4 * (kRows + 1) - 1;  // the warp of which one thread copies
+  S8W8Copier<kRows, kColumns> copier(a, x, w, shared);
+  const bool first = elected();
+  if (warp == kCopier) {
+    if (first) copier.begin();
+  } else if (first) {
+    if (warp == 0) {
+      prefetch_tensor_map(x);
+      prefetch_tensor_map(y);
     }
-    barrier_init_fence();
+    init_barriers(a, shared, warp, kCopier);
   }
   __syncthreads();
   // Two warpgroups that multiply need more registers than there are for three.
@@ -428,11 +471,11 @@ __global__ void __launch_bounds__(kWarpgroup*(kRows + 1), 1)
     multiply_tiles(a, shared);
   } else {
     if constexpr (kRows > 1) give_registers<40>();
-    const int warp = static_cast<int>(threadIdx.x) / 32 - 4 * kRows;
-    if (warp < kRows) {
-      store_tiles<kRows, kColumns>(a, y, shared.staging_of(warp), warp);
-    } else if (threadIdx.x == kWarpgroup * (kRows + 1) - 32) {
-      copy_tiles(a, x, w, shared);
+    const int warpgroup = warp - 4 * kRows;  // of which this warp may store
+    if (warpgroup < kRows) {
+      store_tiles<kRows, kColumns>(a, y, shared.staging_of(warpgroup), warpgroup);
+    } else if (warp == kCopier && first) {
+      copier.copy();
     }
   }
 #endif
