@@ -35,13 +35,17 @@ template <class Kind>
 struct Work {
   int blocks, rounds;
   bool few, long_run, long_rows;
-  bool x_is_quick;  // every warp splits a block of x at most, and has many of weights
+  bool two_full_rounds;
+  bool most_end_early;  // fewer than half of the CTAs have a tile more than the others
+  bool x_is_quick;      // every warp splits a block of x at most, and has many of weights
   Work(const DecodeArguments& d, int sms)
       : blocks(ceil_div(tiles_of(d), grid_of(d, sms)) * Kind::blocks(d.K)),
         rounds(ceil_div(blocks, Kind::kWarps)),
         few(rounds < 5),
-        long_run(Kind::kFlush == 0 && blocks > 64),
+        long_run((Kind::kFlush == 0 || (Kind::kBits == 8 && Kind::blocks(d.K) > 16)) && blocks > 64),
         long_rows(Kind::blocks(d.K) > 16),
+        two_full_rounds(blocks == 2 * Kind::kWarps),
+        most_end_early(tiles_of(d) % grid_of(d, sms) != 0 && tiles_of(d) % grid_of(d, sms) * 2 < grid_of(d, sms)),
         x_is_quick(Kind::kSplits && !few && d.M * Kind::blocks(d.K) <= Kind::kWarps) {}
 };
 
@@ -64,42 +68,62 @@ struct Plan {
 
 inline constexpr int kManyRounds = 10;
 
+// x of more values takes longer to quantize than a stage of weights takes to come.
+inline constexpr int kMuchToQuantize = 3 << 12;
+
+// Whether weights that the next kernel asks for would be in front of x that takes longer than they do.
+template <class Kind>
+bool x_takes_longest(const DecodeArguments& p, const Work<Kind>& work) {
+  if (Kind::kQuantizes) return p.M > 2 || p.M * p.K > kMuchToQuantize;
+  if (p.M == 1) return Kind::kFlush > 0 && Kind::kBits == 4 ? work.rounds <= 3 : work.few;
+  return Kind::kFlush > 0 && !Kind::kSplits && work.rounds == 3;
+}
+
 // When the next kernel starts, DecodeArguments::next_before, of a CTA that stands beside another. All measured:
 // - late (decode.cuh) with weights in groups; not in few rounds of blocks, of which it would wait for too many, nor in many,
 //   nor where x is quick. If it is a small one, which only lets the product behind it start, also in many rounds, and
-//   earlier: in fewer than eight or so that is at once.
-// - when ours has waited, where a ring holds all, so that the next one's weights would only keep x waiting; and with one
-//   token in few rounds, where x takes longest, unless it is quantized. But for quick_digits, which are multiplied so soon
-//   that starting early gains more, and one token of short groups in two rounds (4 bits in groups of 32, 4096 x 4096: in
-//   torch's graphs 4.4 µs instead of 4.8; in a graph of bare products 4.3 instead of 4.0).
+//   earlier: in fewer than eight or so that is at once. Also behind x that another kernel has quantized, where most CTAs end
+//   early: that kernel's CTAs keep the next product's from some SMs, and these go where ours have ended, two to one.
+// - when ours has waited, where a ring holds all, so that the next one's weights would only keep x waiting; and where x
+//   takes longest. But for two full rounds of one token's digits, which are multiplied so soon that starting early gains
+//   more (4096 x 4096: 3.2 µs instead of 3.9), or short groups (4.4 instead of 4.8).
 // - else at once.
 template <class Kind>
 int next_before(const DecodeArguments& p, const Work<Kind>& work, bool quick_digits, bool small_kernel_next) {
   constexpr int kBlocksLeftOfSmall = 28;
-  const int blocks_left = p.M > 2 ? 4 : 9;  // in which the next one starts, and x of more tokens takes longer
-  if (Kind::kStartsNextLate && !work.few && !work.x_is_quick && (small_kernel_next || work.rounds <= kManyRounds)) {
-    return small_kernel_next ? kBlocksLeftOfSmall : blocks_left;
-  }
-  const bool x_takes_longest = work.few && p.M == 1 && !Kind::kQuantizes;
-  const bool two_of_short_groups = Kind::kFlush == 1 && p.M == 1 && work.rounds == 2;
-  return quick_digits || two_of_short_groups || (p.stages < work.rounds && !x_takes_longest) ? kNextAtOnce : kNextAfterWait;
+  // In which the next one starts; x of more tokens takes longer.
+  const int blocks_left = Kind::kBits == 4 && p.M > 2 ? 4 : 9;
+  const bool four_rounds_are_few = Kind::kBits == 8 || p.M > 2 || small_kernel_next || p.groups.zero_point != nullptr;
+  const bool late = Kind::kStartsNextLate && work.rounds > (four_rounds_are_few ? 4 : 3) && !work.x_is_quick;
+  if (late && small_kernel_next) return kBlocksLeftOfSmall;
+  if (late && work.rounds <= kManyRounds) return blocks_left;
+  if (Kind::kInteger && !Kind::kQuantizes && !work.few && work.most_end_early) return blocks_left;
+  const bool two_of_short_groups = Kind::kFlush == 1 && p.M == 1 && work.two_full_rounds;
+  if (quick_digits || two_of_short_groups) return kNextAtOnce;
+  return p.stages < work.rounds && !x_takes_longest(p, work) ? kNextAtOnce : kNextAfterWait;
 }
 
 // How many stages a ring asks for before x, which waits behind them; all measured. Of weights in groups one, where a CTA has
-// its multiprocessor alone or little else to wait for. Of others not all in long runs, in few rounds, and in pairs.
+// its multiprocessor alone (and not one or two tokens that take long to split, or many rounds to multiply) or little else
+// to wait for. Of others not all in long runs, or of several tokens beside another CTA that need more than a ring holds; and
+// one in front of x that is quantized, unless that takes much longer.
 template <class Kind>
 int early_stages(const DecodeArguments& p, const Work<Kind>& work, bool alone, bool quick_digits) {
   if (Kind::kFlush > 0) {
-    const int few_tokens = Kind::kFlush < 4 ? 1 : Kind::kSplits ? 2 : 3;
+    const int few_tokens = Kind::kFlush == 1 ? 1 : Kind::kSplits ? 2 : 3;
     const bool two_rounds = p.stages == 2 && work.rounds == 2 && p.M <= few_tokens && !quick_digits;
-    const bool three_rounds = work.rounds == 3 && p.M > 1, many_rounds = work.rounds > kManyRounds;
-    return alone || work.x_is_quick || two_rounds || (!Kind::kSplits && (three_rounds || many_rounds)) ? 1 : p.stages;
+    const bool four_rounds = work.rounds == 4 && p.M > 2, many_rounds = work.rounds > kManyRounds;
+    if (alone) return work.long_run || (p.M <= 2 && (many_rounds || (Kind::kSplits && p.M == 2))) ? p.stages : 1;
+    const bool others = !Kind::kSplits && Kind::kBits == 4 && (four_rounds || many_rounds);
+    return work.x_is_quick || two_rounds || others ? 1 : p.stages;
   }
   int stages = p.stages;
   if (work.long_run && !work.long_rows) stages = 2;
-  if (work.few && !alone) stages = p.M == 1 ? std::max(p.stages - 1, 1) : 1;
-  if (Kind::kQuantizes && p.M == 1 && !alone) stages = 1;
-  if (Kind::kPairs && work.long_run && work.long_rows) stages = 3;
+  if (Kind::kQuantizes) {
+    if (p.M * p.K <= kMuchToQuantize) stages = 1;
+  } else if (!alone && (work.few || p.M > 1)) {
+    stages = p.M == 1 ? std::max(p.stages - 1, 1) : 1;
+  }
   if (Kind::kPairs && !work.long_run && (Kind::kTokenTiles == 1 || !Kind::kInteger)) stages = 1;
   return std::min(stages, p.stages);
 }
@@ -122,8 +146,9 @@ Plan plan_of(const DecodeArguments& d, int sms, bool small_kernel_next) {
   const int bytes = std::max(Shared<Kind>(p).bytes, alone ? kSharedOfTwo + 1024 : kMoreThanAThird);
 
   // One token's digits in a ring of two rounds.
-  const bool quick_digits = Kind::kSplits && Kind::kFlush == 4 && d.M == 1 && !alone && p.stages == 2 && work.rounds == 2;
-  p.next_before = alone ? kNextAtOnce : next_before(p, work, quick_digits, small_kernel_next);
+  const bool quick_digits =
+      Kind::kSplits && Kind::kFlush == 4 && d.M == 1 && !alone && p.stages == 2 && work.two_full_rounds;
+  p.next_before = alone && work.rounds > 1 ? kNextAtOnce : next_before(p, work, quick_digits, small_kernel_next);
   p.early_stages = early_stages(p, work, alone, quick_digits);
   const int grid = grid_of(d, sms);
   p.tiles = tiles_of(d) / grid;
