@@ -61,7 +61,7 @@ def calls_in_graph(kept: int, M: int) -> int:
     """How many calls of M rows to measure at a time, where so many copies of a weight are kept."""
     if M > 512:
         return min(kept, 4)
-    return max(kept, 96 if M <= 16 else 32 if M <= 64 else 8)
+    return max(kept, 256 if M <= 16 else 96 if M <= 64 else 8)
 
 
 def compare(works: dict[str, tuple[Callable[[], object], int]], repeats: int) -> dict[str, tuple[float, float]]:
