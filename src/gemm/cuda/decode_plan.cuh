@@ -49,13 +49,15 @@ struct Work {
         x_is_quick(Kind::kSplits && !few && d.M * Kind::blocks(d.K) <= Kind::kWarps) {}
 };
 
-// Whether it gains to split x into digits: where a warp has more blocks of weights than of x, and x is not so large, of four
-// bytes a value, that what it takes from the ring costs more.
+// Whether it gains to split x into digits: where a warp has more blocks of weights than of x, or two of both, and x is not
+// so large, of four bytes a value, that what it takes from the ring costs more.
 template <class Kind>
 bool split_gains(const DecodeArguments& d, int sms) {
   constexpr int kTooManyValues = 1 << 14;
-  return d.K % 8 == 0 && d.M * d.K < kTooManyValues &&
-         Work<Kind>(d, sms).rounds > ceil_div(d.M * Kind::blocks(d.K), Kind::kWarps);
+  if (d.K % 8 != 0 || d.M * d.K >= kTooManyValues) return false;
+  const Work<Kind> work(d, sms);
+  const int blocks_of_x = ceil_div(d.M * Kind::blocks(d.K), Kind::kWarps);
+  return work.rounds > blocks_of_x || (d.M == 2 && work.two_full_rounds && blocks_of_x == 2);
 }
 
 struct Plan {
@@ -110,7 +112,7 @@ int next_before(const DecodeArguments& p, const Work<Kind>& work, bool quick_dig
 template <class Kind>
 int early_stages(const DecodeArguments& p, const Work<Kind>& work, bool alone, bool quick_digits) {
   if (Kind::kFlush > 0) {
-    const int few_tokens = Kind::kFlush == 1 ? 1 : Kind::kSplits ? 2 : 3;
+    const int few_tokens = Kind::kFlush == 1 || Kind::kSplits ? 1 : 3;
     const bool two_rounds = p.stages == 2 && work.rounds == 2 && p.M <= few_tokens && !quick_digits;
     const bool four_rounds = work.rounds == 4 && p.M > 2, many_rounds = work.rounds > kManyRounds;
     if (alone) return work.long_run || (p.M <= 2 && (many_rounds || (Kind::kSplits && p.M == 2))) ? p.stages : 1;
