@@ -1,5 +1,5 @@
 // One and two tokens times 4-bit weights, which the decode kernel multiplies as digits (gemm/cuda/decode_digits.cuh) where a
-// warp has more blocks of weights than of x.
+// warp has more blocks of weights than of x, or of two tokens two of both.
 #include <algorithm>
 #include <cmath>
 #include <random>
@@ -16,10 +16,11 @@ using test::kGpu;
 using test::Matrix;
 using test::Quantized;
 
-// So many channels that a warp has a round more of blocks of weights (of 512 along K, eight warps) than of x. Not whole
-// tiles.
+// So many channels that a warp has a round more of blocks of weights (of 512 along K, eight warps) than of x, or two of
+// both. Not whole tiles.
 std::int64_t channels_for_digits(std::int64_t M, std::int64_t K) {
-  const std::int64_t blocks = (K + 511) / 512, rounds = (M * blocks + 7) / 8, tiles = rounds * 8 / blocks + 1;
+  const std::int64_t blocks = (K + 511) / 512, rounds = (M * blocks + 7) / 8;
+  const std::int64_t tiles = M == 2 && blocks == 8 ? 2 : rounds * 8 / blocks + 1;
   return 16 * (*cuda::gpu(kGpu))->num_sms * tiles - 8;
 }
 
@@ -67,6 +68,9 @@ TEST_F(CudaLinear, FewTokensAsDigits) {
       {1, 8192, 128, true, kHalf},
       {1, 8192, 128, false, kBf16},
       {1, 8192, 64, true, kHalf},
+      {2, 4096, 128, true, kHalf},
+      {2, 4096, 128, false, kBf16, 8},
+      {2, 4088, kPerChannel, true, kBf16},
       {2, 4608, 128, false, kBf16},
   };
   for (const Shape& shape : kShapes) {

@@ -21,8 +21,8 @@ inline constexpr int kBlockBytes = kBoxes * kBoxBytes;
 // asked for.
 inline constexpr int kXIsMade = 1, kXIsThere = 2;
 
-// DecodeArguments::next_before: at once, and when the kernel has waited for the one in front.
-inline constexpr int kNextAtOnce = -1, kNextAfterWait = 0;
+// DecodeArguments::next_before: at the kernel's end, at once, and when it has waited for the one in front.
+inline constexpr int kNextAtEnd = -2, kNextAtOnce = -1, kNextAfterWait = 0;
 
 inline constexpr int kMaxStages = 4;  // of a ring
 

@@ -49,15 +49,18 @@ struct Work {
         x_is_quick(Kind::kSplits && !few && d.M * Kind::blocks(d.K) <= Kind::kWarps) {}
 };
 
-// Whether it gains to split x into digits: where a warp has more blocks of weights than of x, or two of both, and x is not
-// so large, of four bytes a value, that what it takes from the ring costs more.
+// Whether it gains to split x into digits: where a warp has more blocks of weights than of x, or of two tokens two of both,
+// which a ring holds beside another CTA; and x is not so large, of four bytes a value, that what it takes from the ring
+// costs more.
 template <class Kind>
 bool split_gains(const DecodeArguments& d, int sms) {
   constexpr int kTooManyValues = 1 << 14;
   if (d.K % 8 != 0 || d.M * d.K >= kTooManyValues) return false;
   const Work<Kind> work(d, sms);
   const int blocks_of_x = ceil_div(d.M * Kind::blocks(d.K), Kind::kWarps);
-  return work.rounds > blocks_of_x || (d.M == 2 && work.two_full_rounds && blocks_of_x == 2);
+  if (work.rounds > blocks_of_x) return true;
+  const bool two_of_both = d.M == 2 && work.two_full_rounds && blocks_of_x == 2;
+  return two_of_both && Shared<Kind>(planned<Kind>(d, 2)).bytes <= kSharedOfTwo;
 }
 
 struct Plan {
@@ -81,11 +84,14 @@ bool x_takes_longest(const DecodeArguments& p, const Work<Kind>& work) {
   return Kind::kFlush > 0 && !Kind::kSplits && work.rounds == 3;
 }
 
-// When the next kernel starts, DecodeArguments::next_before, of a CTA that stands beside another. All measured:
+// When the next kernel starts, DecodeArguments::next_before, of a CTA that stands beside another, or has one round. All
+// measured:
 // - late (decode.cuh) with weights in groups; not in few rounds of blocks, of which it would wait for too many, nor in many,
 //   nor where x is quick. If it is a small one, which only lets the product behind it start, also in many rounds, and
-//   earlier: in fewer than eight or so that is at once. Also behind x that another kernel has quantized, where most CTAs end
-//   early: that kernel's CTAs keep the next product's from some SMs, and these go where ours have ended, two to one.
+//   earlier: in fewer than eight or so that is at once.
+// - at its end behind x that another kernel has quantized, where most CTAs end early: started before, that kernel's CTAs
+//   would keep the next product's from some SMs, and these go where ours have ended, two to one (5120 x 5120, 4 tokens: 9.3
+//   µs instead of 12.7).
 // - when ours has waited, where a ring holds all, so that the next one's weights would only keep x waiting; and where x
 //   takes longest. But for two full rounds of one token's digits, which are multiplied so soon that starting early gains
 //   more (4096 x 4096: 3.2 µs instead of 3.9), or short groups (4.4 instead of 4.8).
@@ -99,16 +105,19 @@ int next_before(const DecodeArguments& p, const Work<Kind>& work, bool quick_dig
   const bool late = Kind::kStartsNextLate && work.rounds > (four_rounds_are_few ? 4 : 3) && !work.x_is_quick;
   if (late && small_kernel_next) return kBlocksLeftOfSmall;
   if (late && work.rounds <= kManyRounds) return blocks_left;
-  if (Kind::kInteger && !Kind::kQuantizes && !work.few && work.most_end_early) return blocks_left;
+  if (Kind::kInteger && !Kind::kQuantizes && !work.few && work.most_end_early) return kNextAtEnd;
   const bool two_of_short_groups = Kind::kFlush == 1 && p.M == 1 && work.two_full_rounds;
   if (quick_digits || two_of_short_groups) return kNextAtOnce;
   return p.stages < work.rounds && !x_takes_longest(p, work) ? kNextAtOnce : kNextAfterWait;
 }
 
-// How many stages a ring asks for before x, which waits behind them; all measured. Of weights in groups one, where a CTA has
-// its multiprocessor alone (and not one or two tokens that take long to split, or many rounds to multiply) or little else
-// to wait for. Of others not all in long runs, or of several tokens beside another CTA that need more than a ring holds; and
-// one in front of x that is quantized, unless that takes much longer.
+// How many stages a ring asks for before x, which waits behind them; all measured.
+// - of weights in groups one where a CTA has its multiprocessor alone, but not in a long run, in many rounds of one or two
+//   tokens, or where two tokens are split; beside another CTA where x is quick, in two rounds that a ring holds of few
+//   tokens, and of 4 bits that are not multiplied as digits in four rounds of three tokens and more, and in many;
+// - of others two in long runs of short rows, and one of several tokens beside another CTA (of one token in few rounds one
+//   less than all), in front of x that is quantized, unless it is much, and of x that comes for pairs, but in long runs;
+// - else all.
 template <class Kind>
 int early_stages(const DecodeArguments& p, const Work<Kind>& work, bool alone, bool quick_digits) {
   if (Kind::kFlush > 0) {
@@ -143,7 +152,8 @@ Plan plan_of(const DecodeArguments& d, int sms, bool small_kernel_next) {
   // runs of blocks, which a larger ring serves better, have the multiprocessor alone.
   DecodeArguments p = with_stages(3, kSharedOfTwo);
   const bool alone = work.long_run || Shared<Kind>(p).bytes > kSharedOfTwo || p.stages < std::min(2, work.rounds);
-  if (alone) p = with_stages(work.rounds <= 2 ? 1 : !work.long_run ? 2 : work.long_rows ? 4 : 3, kMaxShared);
+  if (alone)
+    p = with_stages(work.rounds <= 2 ? 1 : !work.long_run ? 2 : work.long_rows ? kMaxStages : kMaxStages - 1, kMaxShared);
   // What a CTA does not need it asks for too, so that no third one comes, and CTAs of one kernel are spread evenly.
   const int bytes = std::max(Shared<Kind>(p).bytes, alone ? kSharedOfTwo + 1024 : kMoreThanAThird);
 

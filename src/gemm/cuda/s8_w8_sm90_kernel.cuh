@@ -11,7 +11,7 @@
 //                                                   empty[s]: they have been multiplied
 //
 // A CTA begins by asking for the first stages' weights, before its threads meet, and if the kernel before does not write
-// them (constant_w) before the wait for it. The barriers of these stages are the copying thread's to initialize.
+// them (constant_w) before the wait for it. The barriers that tell that these are full are its own to initialize.
 #pragma once
 
 #include "core/ptx.cuh"
@@ -124,7 +124,7 @@ __device__ __forceinline__ int blocks_of(const S8W8Arguments& a) { return (a.K +
 
 // --- Copying ------------------------------------------------------------------------------------------------------------
 
-// How many stages' weights are asked for before anything else: few, since the first x waits behind them. Measured.
+// How many stages' weights are asked for before the first x, which waits behind them. Measured.
 __device__ __forceinline__ int early_stages(const S8W8Arguments& a) { return min(a.stages, 8); }
 
 // All barriers but those that tell of these stages, by one thread of each of so many warps.
@@ -138,7 +138,7 @@ __device__ __forceinline__ void init_barriers(const S8W8Arguments& a, const S8W8
   barrier_init_fence();
 }
 
-// One thread copies. begin() comes first of all, before other threads are there.
+// One thread copies. begin() comes first of all, before the CTA's threads meet.
 template <int kRows, int kColumns>
 class S8W8Copier {
  public:
