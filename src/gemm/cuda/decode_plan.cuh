@@ -88,7 +88,8 @@ bool x_takes_longest(const DecodeArguments& p, const Work<Kind>& work) {
 // measured:
 // - late (decode.cuh) with weights in groups; not in few rounds of blocks, of which it would wait for too many, nor in many,
 //   nor where x is quick. If it is a small one, which only lets the product behind it start, also in many rounds, and
-//   earlier: in fewer than eight or so that is at once.
+//   earlier: in fewer than eight or so that is at once. One token's digits are as fast at once in five rounds and more,
+//   where late was slower at times (8192 x 8192 9.9 to 11.6 µs, at once 10.0; 5120 x 8192 7.8, at once 7.0).
 // - at its end behind x that another kernel has quantized, where most CTAs end early: started before, that kernel's CTAs
 //   would keep the next product's from some SMs, and these go where ours have ended, two to one (5120 x 5120, 4 tokens: 9.3
 //   µs instead of 12.7).
@@ -104,7 +105,8 @@ int next_before(const DecodeArguments& p, const Work<Kind>& work, bool quick_dig
   const bool four_rounds_are_few = Kind::kBits == 8 || p.M > 2 || small_kernel_next || p.groups.zero_point != nullptr;
   const bool late = Kind::kStartsNextLate && work.rounds > (four_rounds_are_few ? 4 : 3) && !work.x_is_quick;
   if (late && small_kernel_next) return kBlocksLeftOfSmall;
-  if (late && work.rounds <= kManyRounds) return blocks_left;
+  const bool one_as_digits = Kind::kSplits && p.M == 1 && p.groups.zero_point == nullptr;
+  if (late && work.rounds <= (one_as_digits ? 4 : kManyRounds)) return blocks_left;
   if (Kind::kInteger && !Kind::kQuantizes && !work.few && work.most_end_early) return kNextAtEnd;
   const bool two_of_short_groups = Kind::kFlush == 1 && p.M == 1 && work.two_full_rounds;
   if (quick_digits || two_of_short_groups) return kNextAtOnce;
