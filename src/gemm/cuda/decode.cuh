@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kTokenTiles == 1 ? 2 : 1
     const std::uint32_t barriers = ptx::shared_address(memory) + shared.sums_barriers;
     if (sm90::elected()) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
+      for (int i = 0; i < 2 * kMaxBuffers; ++i) {
         if (i < 2 * buffers) sm90::barrier_init(barriers + i * 8, i < buffers ? Kind::kWarps : 1);
       }
     }

@@ -24,7 +24,8 @@ inline constexpr int kXIsMade = 1, kXIsThere = 2;
 // DecodeArguments::next_before: at the kernel's end, at once, and when it has waited for the one in front.
 inline constexpr int kNextAtEnd = -2, kNextAtOnce = -1, kNextAfterWait = 0;
 
-inline constexpr int kMaxStages = 4;  // of a ring
+inline constexpr int kMaxStages = 4;   // of a ring
+inline constexpr int kMaxBuffers = 4;  // of tiles' sums
 
 // n / divisor for n below 2^31 / divisor.
 struct Divisor {

@@ -19,33 +19,36 @@ inline constexpr int kMoreThanAThird = 228 / 3 * 1024 + 1024;
 template <class Kind>
 DecodeArguments planned(DecodeArguments a, int stages) {
   a.stages = stages;
-  a.buffers = a.M <= 4 ? 4 : 2;
+  a.buffers = a.M <= 4 ? kMaxBuffers : kMaxBuffers / 2;
   a.blocks = Kind::blocks(a.K);
   a.by_blocks = Divisor(static_cast<unsigned>(a.blocks));
   a.by_vectors = Divisor(static_cast<unsigned>(std::max(a.K / 8, 1)));
   return a;
 }
 
-// One CTA a multiprocessor.
 inline int tiles_of(const DecodeArguments& d) { return ceil_div(d.N, kChannels); }
-inline int grid_of(const DecodeArguments& d, int sms) { return std::min(sms, tiles_of(d)); }
 
-// What a CTA has to do at most: blocks of weights, and in how many rounds its warps take so many.
+// How tiles are divided among CTAs, one a multiprocessor; what a CTA has to do at most: blocks of weights, and in how many
+// rounds its warps take so many.
 template <class Kind>
 struct Work {
+  int grid, tiles, with_one_more;
   int blocks, rounds;
-  bool few, long_run, long_rows;
+  bool few, long_rows, long_run;
   bool two_full_rounds;
   bool most_end_early;  // fewer than half of the CTAs have a tile more than the others
   bool x_is_quick;      // every warp splits a block of x at most, and has many of weights
   Work(const DecodeArguments& d, int sms)
-      : blocks(ceil_div(tiles_of(d), grid_of(d, sms)) * Kind::blocks(d.K)),
+      : grid(std::min(sms, tiles_of(d))),
+        tiles(tiles_of(d) / grid),
+        with_one_more(tiles_of(d) % grid),
+        blocks((tiles + (with_one_more > 0 ? 1 : 0)) * Kind::blocks(d.K)),
         rounds(ceil_div(blocks, Kind::kWarps)),
         few(rounds < 5),
-        long_run((Kind::kFlush == 0 || (Kind::kBits == 8 && Kind::blocks(d.K) > 16)) && blocks > 64),
         long_rows(Kind::blocks(d.K) > 16),
+        long_run((Kind::kFlush == 0 || (Kind::kBits == 8 && long_rows)) && blocks > 64),
         two_full_rounds(blocks == 2 * Kind::kWarps),
-        most_end_early(tiles_of(d) % grid_of(d, sms) != 0 && tiles_of(d) % grid_of(d, sms) * 2 < grid_of(d, sms)),
+        most_end_early(with_one_more > 0 && with_one_more * 2 < grid),
         x_is_quick(Kind::kSplits && !few && d.M * Kind::blocks(d.K) <= Kind::kWarps) {}
 };
 
@@ -154,8 +157,7 @@ Plan plan_of(const DecodeArguments& d, int sms, bool small_kernel_next) {
   // runs of blocks, which a larger ring serves better, have the multiprocessor alone.
   DecodeArguments p = with_stages(3, kSharedOfTwo);
   const bool alone = work.long_run || Shared<Kind>(p).bytes > kSharedOfTwo || p.stages < std::min(2, work.rounds);
-  if (alone)
-    p = with_stages(work.rounds <= 2 ? 1 : !work.long_run ? 2 : work.long_rows ? kMaxStages : kMaxStages - 1, kMaxShared);
+  if (alone) p = with_stages(work.rounds <= 2 ? 1 : !work.long_run ? 2 : work.long_rows ? kMaxStages : 3, kMaxShared);
   // What a CTA does not need it asks for too, so that no third one comes, and CTAs of one kernel are spread evenly.
   const int bytes = std::max(Shared<Kind>(p).bytes, alone ? kSharedOfTwo + 1024 : kMoreThanAThird);
 
@@ -164,10 +166,9 @@ Plan plan_of(const DecodeArguments& d, int sms, bool small_kernel_next) {
       Kind::kSplits && Kind::kFlush == 4 && d.M == 1 && !alone && p.stages == 2 && work.two_full_rounds;
   p.next_before = alone && work.rounds > 1 ? kNextAtOnce : next_before(p, work, quick_digits, small_kernel_next);
   p.early_stages = early_stages(p, work, alone, quick_digits);
-  const int grid = grid_of(d, sms);
-  p.tiles = tiles_of(d) / grid;
-  p.with_one_more = tiles_of(d) % grid;
-  return {p, grid, bytes};
+  p.tiles = work.tiles;
+  p.with_one_more = work.with_one_more;
+  return {p, work.grid, bytes};
 }
 
 // Of CTAs in pairs, Kind::kPairs, where they gain by that: x is large, and each has its multiprocessor alone, so that no

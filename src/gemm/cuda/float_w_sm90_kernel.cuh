@@ -24,7 +24,7 @@
 // token: what is done for every stage must be little, that of the two warps with factors too.
 //
 // A CTA begins by asking for the first stages' weights, before its threads meet, and if the kernel before does not write
-// them (constant_w) before the wait for it. The barriers of these stages are the copying thread's to initialize.
+// them (constant_w) before the wait for it. The barriers that tell that these are full are its own to initialize.
 #pragma once
 
 #include "core/ptx.cuh"
